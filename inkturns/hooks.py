@@ -1,0 +1,191 @@
+"""Turns: a machine with hooks around it, for any loop that can call `turns.feed(frame)`.
+
+Rules of this file: synchronous, no clock but the one that is given; hooks are called in the order of the actions, after
+the machine has moved on; what a hook raises never stops another hook, nor what is fed next.
+"""
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import attrs
+
+from inkturns.actions import (
+    Abandon,
+    Action,
+    Cancel,
+    CancelReason,
+    Hear,
+    Interrupt,
+    Listen,
+    Report,
+    ReportKind,
+    Respond,
+    Resume,
+    Stall,
+    Think,
+    Turn,
+)
+from inkturns.errors import DecodeError
+from inkturns.events import FROM_APPLICATION, FROM_SERVER, Event
+from inkturns.machine import TurnMachine
+from inkturns.policy import Policy
+from inkturns.recording import Recorder
+from inkturns.wire import decode
+
+__all__ = ["Source", "Turns"]
+
+EVENTS = frozenset(FROM_SERVER + FROM_APPLICATION)
+
+Hook = TypeVar("Hook", bound=Callable[..., object])
+TurnHook = TypeVar("TurnHook", bound=Callable[[Turn], object])
+CancelHook = TypeVar("CancelHook", bound=Callable[[Turn, CancelReason], object])
+NumberHook = TypeVar("NumberHook", bound=Callable[[int], object])
+ReportHook = TypeVar("ReportHook", bound=Callable[[Report], object])
+
+
+class Source(Protocol):
+    """Another sender's frames to events; one per call."""
+
+    def events(self, frame: Any) -> tuple[Event, ...]:
+        """The events that a frame says, often one or none. Raises DecodeError for a frame that it cannot read."""
+
+
+@attrs.define(eq=False)
+class Turns:
+    """Hooks around a machine; one per call. Usable by itself, or beside an agent that knows nothing of it.
+
+    policy    what is wanted of the turns
+    source    whose frames `feed` takes; None: Ink 2's, by `decode`
+    clock     gives `now`, seconds, where `feed` is not given it; None: no times and no deadline
+    recorder  writes down every input with its actions
+    """
+
+    policy: Policy = attrs.field(factory=Policy)
+    source: Source | None = attrs.field(default=None, kw_only=True)
+    clock: Callable[[], float] | None = attrs.field(default=None, kw_only=True)
+    recorder: Recorder | None = attrs.field(default=None, kw_only=True)
+    machine: TurnMachine = attrs.field(init=False)
+    _hooks: dict[type[Action], list[Callable[[Any], object]]] = attrs.field(init=False)
+    _fed: deque[tuple[object, float | None]] = attrs.field(init=False, factory=deque)
+    _feeding: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.machine = TurnMachine(self.policy)
+        self._hooks = {kind: [] for kind in Action.__subclasses__()}
+        if self.recorder is not None:
+            self.recorder.begin(self.policy)
+
+    def feed(self, item: Any, now: float | None = None) -> tuple[Action, ...]:
+        """Takes a frame or an event, calls the hooks, and returns the actions. `now`: seconds, on one clock.
+
+        A frame that cannot be read is a Report. From inside a hook the item is queued, handled after the hooks of the
+        current actions, and () is returned; the outer call returns the actions of all. Whatever hooks raised comes out
+        at the very end as one ExceptionGroup; the machine has moved on by then."""
+        if now is None and self.clock is not None:
+            now = self.clock()
+        if self._feeding:
+            self._fed.append((item, now))
+            return ()
+        self._feeding = True
+        done: tuple[Action, ...] = ()
+        raised: list[Exception] | None = None
+        try:
+            while True:
+                frame: object = None
+                event: Event | None = None
+                actions: tuple[Action, ...] = ()
+                try:
+                    if type(item) in EVENTS:
+                        event = item
+                    elif self.source is None:
+                        event, frame = decode(item), item
+                    else:
+                        self._unfold(self.source, item, now)
+                    if event is not None:
+                        actions = self.machine.receive(event, now)
+                except DecodeError as error:
+                    frame, actions = item, (Report(ReportKind.BAD_FRAME, None, error.reason),)
+                if self.recorder is not None and (event is not None or actions):
+                    self.recorder.write(frame, event, now, actions)
+                for action in actions:
+                    for hook in self._hooks[type(action)]:
+                        try:
+                            hook(action)
+                        except Exception as error:  # the user's code
+                            raised = [*(raised or ()), error]
+                done = done + actions if done else actions
+                if not self._fed:
+                    break
+                item, now = self._fed.popleft()
+        finally:
+            self._feeding = False
+        if raised is not None:
+            raise ExceptionGroup("hooks raised", raised)
+        return done
+
+    def _unfold(self, source: Source, frame: object, now: float | None) -> None:
+        """Puts a frame's events in its place. They are what is recorded: a replay knows Ink 2's frames alone."""
+        try:
+            events = source.events(frame)
+        except DecodeError:
+            raise
+        except Exception as error:  # its own code, on what came over the wire (F10)
+            raise DecodeError(f"the source raised {type(error).__name__}") from error
+        self._fed.extendleft((event, now) for event in reversed(events))
+
+    # -- the hooks, by name: each a decorator that returns its function
+
+    def on_start(self, hook: TurnHook) -> TurnHook:
+        """on_start(turn): a turn has opened; the user speaks."""
+        return self._on(Listen, hook, lambda action: hook(action.turn))
+
+    def on_update(self, hook: TurnHook) -> TurnHook:
+        """on_update(turn): its text moved."""
+        return self._on(Hear, hook, lambda action: hook(action.turn))
+
+    def on_think(self, hook: TurnHook) -> TurnHook:
+        """on_think(turn): begin thought number `turn.thoughts` on `turn.transcript`."""
+        return self._on(Think, hook, lambda action: hook(action.turn))
+
+    def on_eager_end(self, hook: TurnHook) -> TurnHook:
+        """on_eager_end(turn): the same, where it is speculative: the turn may be over; nobody is to hear of it yet."""
+        return self._on(Think, hook, lambda action: action.speculative and hook(action.turn))
+
+    def on_resume(self, hook: TurnHook) -> TurnHook:
+        """on_resume(turn): the user goes on."""
+        return self._on(Resume, hook, lambda action: hook(action.turn))
+
+    def on_cancel(self, hook: CancelHook) -> CancelHook:
+        """on_cancel(turn, reason): its live thought is void."""
+        return self._on(Cancel, hook, lambda action: hook(action.turn, action.reason))
+
+    def on_end(self, hook: TurnHook) -> TurnHook:
+        """on_end(turn): it is over; thought number `turn.thoughts` is its reply."""
+        return self._on(Respond, hook, lambda action: hook(action.turn))
+
+    def on_interrupt(self, hook: NumberHook) -> NumberHook:
+        """on_interrupt(number): the reply to that turn must stop."""
+        return self._on(Interrupt, hook, lambda action: hook(action.number))
+
+    def on_abandon(self, hook: TurnHook) -> TurnHook:
+        """on_abandon(turn): it closed with nothing to answer; its words are in `turn`."""
+        return self._on(Abandon, hook, lambda action: hook(action.turn))
+
+    def on_stall(self, hook: TurnHook) -> TurnHook:
+        """on_stall(turn): it is open, and its text has not moved for `Policy.stall_timeout`."""
+        return self._on(Stall, hook, lambda action: hook(action.turn))
+
+    def on_report(self, hook: ReportHook) -> ReportHook:
+        """on_report(report): something was out of contract."""
+        return self._on(Report, hook, hook)
+
+    def _on(self, kind: type[Action], hook: Hook, call: Callable[[Any], object]) -> Hook:
+        if not callable(hook):
+            raise TypeError(f"a hook is a function, not {type(hook).__name__}")
+        for function in (hook, getattr(hook, "__call__", None)):  # noqa: B004 (an object's own)
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                raise TypeError(f"{getattr(hook, '__name__', hook)} is async; Turns calls its hooks and does not await")
+        self._hooks[kind].append(call)
+        return hook
