@@ -8,6 +8,7 @@ one input in one phase, is one function made from its rows.
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Self
 
 import attrs
@@ -54,6 +55,7 @@ def definition() -> transitions.Machine:
     return machine
 
 
+@cache
 def effect(name: str) -> tuple[table.Effect, tuple[Any, ...]]:
     """An effect's name, to its function and what it is given beyond (state, event, out)."""
     verb, *words = name.split()
@@ -87,22 +89,26 @@ EFFECTS = table.EFFECTS | {"again": again, "disconnect": disconnect}
 
 
 def compiled(machine: transitions.Machine) -> dict[Phase, dict[type[Event], Cell]]:
+    """Every cell by its phase and its event's class; cells that read alike are one."""
+    scope = vars(table) | EFFECTS
+    made: dict[str, Cell] = {}
+
+    def cell(rows: list[transitions.Transition]) -> Cell:
+        if not rows or rows[-1].conditions:
+            raise ValueError(f"a cell without a last row that always passes: {rows}")
+        source = "\n".join(_source(rows))
+        if source not in made:
+            exec(source, scope)
+            made[source] = scope["cell"]
+        return made[source]
+
     return {
-        phase: {kind: _cell(machine.events[tag].transitions[str(phase)]) for tag, kind in KINDS.items()}
+        phase: {kind: cell(machine.events[tag].transitions[str(phase)]) for tag, kind in KINDS.items()}
         for phase in Phase
     }
 
 
-def _cell(rows: list[transitions.Transition]) -> Cell:
-    if not rows or rows[-1].conditions:
-        raise ValueError(f"a cell without a last row that always passes: {rows}")
-    scope = vars(table) | EFFECTS
-    exec("\n".join(_source(rows, scope)), scope)
-    cell: Cell = scope["cell"]
-    return cell
-
-
-def _source(rows: list[Any], scope: dict[str, Any]) -> Iterator[str]:
+def _source(rows: list[Any]) -> Iterator[str]:
     """The lines of a cell. Rows that follow each other and begin with the same guard ask it once."""
     yield "def cell(s, e, out):"
     asked = None
@@ -114,12 +120,11 @@ def _source(rows: list[Any], scope: dict[str, Any]) -> Iterator[str]:
         asked = first
         yield f"        if {' and '.join(rest) or True}:"
         if row.dest != row.source:
-            scope[row.dest] = Phase(row.dest)
-            yield f"            s.phase = {row.dest}"
+            yield f"            s.phase = Phase.{Phase(row.dest).name}"
         for name in row.after:
             function, words = effect(name)
-            scope |= {word.name: word for word in words}
-            yield f"            {function.__name__}({', '.join(['s, e, out', *(word.name for word in words)])})"
+            given = ["s", "e", "out", *(f"{type(word).__name__}.{word.name}" for word in words)]
+            yield f"            {function.__name__}({', '.join(given)})"
         yield "            return"
 
 

@@ -1,0 +1,208 @@
+"""The core's figures. Run: pytest tests/benchmarks"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from time import perf_counter
+
+import pytest
+from conftest import Compare
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from inkturns import TurnEagerEnd, TurnEnd, TurnMachine, TurnResume, Turns, TurnStart, TurnUpdate
+
+WORDS = "Hi I need to cancel my subscription please because it got too expensive".split()
+TURNS = 300
+
+
+def frame(kind: str, transcript: str | None = None) -> str:
+    message = {"type": kind, "request_id": "2ff8af53-4d38-479d-8287-58940f01c701"}
+    return json.dumps(message if transcript is None else message | {"transcript": transcript})
+
+
+def said(words: int) -> str:
+    return " ".join(WORDS[:words])
+
+
+TURN = [
+    frame("turn.start"),
+    *(frame("turn.update", said(n)) for n in range(1, 9)),
+    frame("turn.eager_end", said(8)),
+    frame("turn.resume"),
+    *(frame("turn.update", said(n)) for n in range(9, 13)),
+    frame("turn.eager_end", said(12)),
+    frame("turn.end", said(12)),
+]
+STREAM = TURN * TURNS
+
+
+def hand_written() -> None:
+    """json.loads and an if-chain that keeps a state and calls a callback: what a user writes today."""
+    state, text = "idle", ""
+    heard: list[object] = []
+    call = heard.append
+    for raw in STREAM:
+        message = json.loads(raw)
+        kind = message["type"]
+        if kind == "turn.update":
+            if state == "speaking":
+                text = message["transcript"]
+                call(("update", text))
+        elif kind == "turn.start":
+            state = "speaking"
+            call(("listen",))
+        elif kind == "turn.eager_end":
+            state = "eager"
+            call(("think", message["transcript"]))
+        elif kind == "turn.resume":
+            state = "speaking"
+            call(("cancel",))
+        elif kind == "turn.end":
+            state = "idle"
+            call(("respond", message["transcript"]))
+    assert len(heard) == len(STREAM)
+
+
+def through_turns() -> None:
+    """Raw frame to hook, a hook on each of the five events."""
+    turns = Turns()
+    heard: list[object] = []
+    for on in (turns.on_start, turns.on_update, turns.on_eager_end, turns.on_resume, turns.on_end):
+        on(heard.append)
+    feed = turns.feed
+    for raw in STREAM:
+        feed(raw)
+    assert len(heard) == len(STREAM)
+
+
+def test_feed_against_hand_written(compare: Compare) -> None:
+    """At most 0.85 of the hand-written loop's time a frame; the aim is 0.65."""
+    assert compare(through_turns, hand_written, per=len(STREAM)) <= 0.85
+
+
+def test_memory_of_an_idle_machine(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
+    """At most 1 KiB beyond what all share: new, and after a turn."""
+
+    def after_a_turn() -> TurnMachine:
+        machine = TurnMachine()
+        for event in (TurnStart(), TurnUpdate("yes"), TurnEnd("yes")):
+            machine.receive(event)
+        return machine
+
+    for make in (TurnMachine, after_a_turn):
+        make()
+        tracemalloc.start()
+        machines = [make() for _ in range(1000)]
+        size = tracemalloc.get_traced_memory()[0] / len(machines)
+        tracemalloc.stop()
+        say(f"{size:.0f} bytes, {make.__name__}")
+        assert size <= 1024
+    benchmark.pedantic(TurnMachine, rounds=100)
+
+
+def test_a_million_turns(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
+    """Flat: the last thousand turns take at most 1.1 of the first, and no more memory. A thousand at either end is too
+    short to time alone, so each is the median of ten such."""
+    machine = TurnMachine()
+    turn = (
+        TurnStart(request_id="r", turn_id="1"),
+        TurnUpdate("book a", request_id="r", turn_id="1"),
+        TurnEagerEnd("book a", request_id="r", turn_id="1"),
+        TurnResume(request_id="r", turn_id="1"),
+        TurnEnd("book a table", request_id="r", turn_id="1"),
+    )
+
+    def thousand() -> float:
+        begin = perf_counter()
+        for _ in range(1000):
+            for event in turn:
+                machine.receive(event)
+        return perf_counter() - begin
+
+    def size() -> int:
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        thousand()
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        return grown
+
+    thousand()
+    first_size = size()
+    times = benchmark.pedantic(lambda: [thousand() for _ in range(1000)])
+    ratio = statistics.median(times[-10:]) / statistics.median(times[:10])
+    last_size = size()
+    say(f"time of the last to the first: {ratio:.2f}; bytes kept by a thousand turns: {first_size} and {last_size}")
+    assert machine.turn is None
+    assert ratio <= 1.1
+    assert last_size <= first_size + 1024
+
+
+def test_update_after_many_turns(compare: Compare) -> None:
+    """An update costs the same after ten thousand turns as after one."""
+
+    def updates_after(turns: int) -> Callable[[], object]:
+        machine = TurnMachine()
+        for number in range(turns):
+            for event in (TurnStart(turn_id=str(number)), TurnEnd("yes", turn_id=str(number))):
+                machine.receive(event)
+        machine.receive(TurnStart(turn_id="last"))
+        events = [TurnUpdate(said(n), turn_id="last") for n in range(1, 13)] * 300
+        return lambda: [machine.receive(event) for event in events]
+
+    assert compare(updates_after(10_000), updates_after(1), per=3600) <= 1.1
+
+
+@pytest.mark.parametrize("words", [10, 100, 1000, 10_000])
+def test_update_of_many_words(words: int, benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
+    """An update's cost grows with its text no faster than json.loads's does."""
+
+    def frames(length: int) -> list[str]:
+        text = "word " * length
+        return [frame("turn.update", text + "word " * more) for more in range(50)]
+
+    def seconds(call: Callable[[str], object], some: list[str]) -> float:
+        times = []
+        for _ in range(15):
+            begin = perf_counter()
+            for raw in some:
+                call(raw)
+            times.append(perf_counter() - begin)
+        return min(times)
+
+    short, long = frames(10), frames(words)
+    turns = Turns()
+    turns.feed(frame("turn.start"))
+    ours = seconds(turns.feed, long) / seconds(turns.feed, short)
+    theirs = seconds(json.loads, long) / seconds(json.loads, short)
+    say(f"{ours:.1f} times the cost of 10 words; json.loads {theirs:.1f} times")
+    benchmark.pedantic(lambda: [turns.feed(raw) for raw in long], rounds=3)
+    assert ours <= theirs * 1.1 if words == 10 else ours <= theirs
+
+
+def printed_by(code: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_import(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
+    """`import inkturns` takes at most 0.35 of `import cartesia`, and brings neither asyncio nor anyio."""
+
+    def seconds(module: str) -> float:
+        code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+        return float(printed_by(code))
+
+    for module in ("inkturns", "cartesia"):
+        seconds(module)  # the first writes byte code
+    pairs = [(seconds("inkturns"), seconds("cartesia")) for _ in range(9)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    ours, theirs = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
+    say(f"{ratio:.2f} ({ours:.0f} ms to {theirs:.0f} ms)")
+    benchmark.pedantic(lambda: seconds("inkturns"), rounds=3)
+    code = "import sys, inkturns; print(sorted({'asyncio', 'anyio'} & set(sys.modules)))"
+    assert printed_by(code) == "[]\n"
+    assert ratio <= 0.35
