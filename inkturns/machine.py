@@ -90,7 +90,7 @@ EFFECTS = table.EFFECTS | {"again": again, "disconnect": disconnect}
 
 def compiled(machine: transitions.Machine) -> dict[Phase, dict[type[Event], Cell]]:
     """Every cell by its phase and its event's class; cells that read alike are one."""
-    scope = vars(table) | EFFECTS
+    scope = vars(table) | EFFECTS | {str(phase): phase for phase in Phase}
     made: dict[str, Cell] = {}
 
     def cell(rows: list[transitions.Transition]) -> Cell:
@@ -120,7 +120,7 @@ def _source(rows: list[Any]) -> Iterator[str]:
         asked = first
         yield f"        if {' and '.join(rest) or True}:"
         if row.dest != row.source:
-            yield f"            s.phase = Phase.{Phase(row.dest).name}"
+            yield f"            s.phase = {row.dest}"
         for name in row.after:
             function, words = effect(name)
             given = ["s", "e", "out", *(f"{type(word).__name__}.{word.name}" for word in words)]
