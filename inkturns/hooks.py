@@ -100,13 +100,14 @@ class Turns:
                     if type(item) in EVENTS:
                         event = item
                     elif self.source is None:
-                        event, frame = decode(item), item
+                        frame = item
+                        event = decode(item)
                     else:
                         self._unfold(self.source, item, now)
                     if event is not None:
                         actions = self.machine.receive(event, now)
                 except DecodeError as error:
-                    frame, actions = item, (Report(ReportKind.BAD_FRAME, None, error.reason),)
+                    actions = (Report(ReportKind.BAD_FRAME, None, error.reason),)
                 if self.recorder is not None and (event is not None or actions):
                     self.recorder.write(frame, event, now, actions)
                 for action in actions:
