@@ -2,6 +2,8 @@
 
 Three tiers, each usable alone: `TurnMachine` (pure), `Turns` (hooks), `Agent` (tasks)."""
 
+from typing import TYPE_CHECKING, Any
+
 from inkturns.actions import (
     Abandon,
     Action,
@@ -40,6 +42,7 @@ from inkturns.events import (
     Unknown,
     UsePolicy,
 )
+from inkturns.history import History
 from inkturns.hooks import Source, Turns
 from inkturns.machine import TurnMachine
 from inkturns.policy import OnLost, OnResume, OnStall, Policy, exact, normalized, words
@@ -48,12 +51,16 @@ from inkturns.settings import BALANCED, PATIENT, RESPONSIVE, TurnSettings
 from inkturns.table import Phase
 from inkturns.wire import close_command, config_command, connect_query, decode
 
+if TYPE_CHECKING:
+    from inkturns.agent import Agent, Outcome, Settled, Thought, committed, current_thought
+
 __all__ = [
     "BALANCED",
     "PATIENT",
     "RESPONSIVE",
     "Abandon",
     "Action",
+    "Agent",
     "Cancel",
     "CancelReason",
     "Connected",
@@ -64,12 +71,14 @@ __all__ = [
     "EndReason",
     "Event",
     "Hear",
+    "History",
     "InkturnsError",
     "Interrupt",
     "Listen",
     "OnLost",
     "OnResume",
     "OnStall",
+    "Outcome",
     "Phase",
     "Policy",
     "Recorder",
@@ -82,10 +91,12 @@ __all__ = [
     "Respond",
     "Resume",
     "ServerError",
+    "Settled",
     "Source",
     "Stall",
     "StopReply",
     "Think",
+    "Thought",
     "ThoughtFailed",
     "Tick",
     "Turn",
@@ -100,11 +111,22 @@ __all__ = [
     "Unknown",
     "UsePolicy",
     "close_command",
+    "committed",
     "config_command",
     "connect_query",
+    "current_thought",
     "decode",
     "exact",
     "normalized",
     "replay",
     "words",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The agent, and so anyio and its loop, are loaded when they are asked for."""
+    if name not in ("Agent", "Outcome", "Settled", "Thought", "committed", "current_thought"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from inkturns import agent
+
+    return getattr(agent, name)

@@ -7,6 +7,7 @@ the machine has moved on; what a hook raises never stops another hook, nor what 
 import inspect
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -72,6 +73,13 @@ class Turns:
     _feeding: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
+        # Not attrs' validators, which would slow down every assignment.
+        if self.source is not None and not callable(getattr(self.source, "events", None)):
+            raise TypeError(f"{type(self).__name__}: source has `events(frame)`, and {self.source!r} has not")
+        if self.clock is not None and not callable(self.clock):
+            raise TypeError(f"{type(self).__name__}: clock is a function that gives seconds, not {self.clock!r}")
+        if self.recorder is not None and not isinstance(self.recorder, Recorder):
+            raise TypeError(f"{type(self).__name__}: recorder is a Recorder, not {self.recorder!r}")
         self.machine = TurnMachine(self.policy)
         self._hooks = {kind: [] for kind in Action.__subclasses__()}
         if self.recorder is not None:
@@ -88,6 +96,9 @@ class Turns:
         if self._feeding:
             self._fed.append((item, now))
             return ()
+        if self._fed:  # left there when a hook was killed, by KeyboardInterrupt say
+            self._fed.append((item, now))
+            item, now = self._fed.popleft()
         self._feeding = True
         done: tuple[Action, ...] = ()
         raised: list[Exception] | None = None
@@ -129,11 +140,13 @@ class Turns:
     def _unfold(self, source: Source, frame: object, now: float | None) -> None:
         """Puts a frame's events in its place. They are what is recorded: a replay knows Ink 2's frames alone."""
         try:
-            events = source.events(frame)
+            events = tuple(source.events(frame))
         except DecodeError:
             raise
         except Exception as error:  # its own code, on what came over the wire (F10)
             raise DecodeError(f"the source raised {type(error).__name__}") from error
+        if not EVENTS.issuperset(map(type, events)):
+            raise DecodeError("the source gave what is no event")
         self._fed.extendleft((event, now) for event in reversed(events))
 
     # -- the hooks, by name: each a decorator that returns its function
@@ -183,10 +196,16 @@ class Turns:
         return self._on(Report, hook, hook)
 
     def _on(self, kind: type[Action], hook: Hook, call: Callable[[Any], object]) -> Hook:
-        if not callable(hook):
-            raise TypeError(f"a hook is a function, not {type(hook).__name__}")
-        for function in (hook, getattr(hook, "__call__", None)):  # noqa: B004 (an object's own)
-            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-                raise TypeError(f"{getattr(hook, '__name__', hook)} is async; Turns calls its hooks and does not await")
+        self._refuse_async(hook)
         self._hooks[kind].append(call)
         return hook
+
+    def _refuse_async(self, hook: Callable[..., object]) -> None:
+        if not callable(hook):
+            raise TypeError(f"a hook is a function, not {type(hook).__name__}")
+        function: Any = hook
+        while isinstance(function, partial | staticmethod):
+            function = function.func if isinstance(function, partial) else function.__func__
+        for called in (function, getattr(function, "__call__", None)):  # noqa: B004 (an object's own)
+            if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+                raise TypeError(f"{getattr(hook, '__name__', hook)} is async; hooks are called, not awaited")

@@ -6,7 +6,7 @@ one input in one phase, is one function made from its rows.
 """
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Self
@@ -39,8 +39,9 @@ def definition() -> transitions.Machine:
     for on, sources, to, where, do in table.ROWS:
         guards, effects = _names(where), _names(do)
         unknown = {name.removeprefix("!") for name in guards} - set(table.GUARDS) | set(on) - set(KINDS)
+        unknown |= set(sources) - set(Phase) | set(to) - {*Phase, *table.SAME}
         if unknown:
-            raise ValueError(f"no guard or event {', '.join(unknown)}, in the row {(on, where, do)}")
+            raise ValueError(f"no guard, event or phase {', '.join(unknown)}, in the row {(on, where, do)}")
         for name in effects:
             effect(name)
         for trigger in on:
@@ -134,11 +135,11 @@ CELLS = compiled(DEFINITION)
 
 # -- the machine
 
+TYPES = {field.name: field.type for field in msgspec.structs.fields(State)} | {"turn": Turn | None}
 Snapshot = msgspec.defstruct(
-    "Snapshot",
-    [(f.name, f.type) for f in msgspec.structs.fields(State) if f.name != "policy"],
-    forbid_unknown_fields=True,
+    "Snapshot", [(name, kind) for name, kind in TYPES.items() if name != "policy"], forbid_unknown_fields=True
 )
+LARGEST = sys.float_info.max
 
 
 @attrs.define(eq=False, init=False)
@@ -162,7 +163,7 @@ class TurnMachine:
             cell = CELLS[s.phase][type(event)]
         except KeyError:
             raise TypeError(f"TurnMachine.receive takes an event, not {type(event).__name__}") from None
-        if now is not None and (s.now is None or now > s.now) and math.isfinite(now):
+        if now is not None and (s.now is None or now > s.now) and -LARGEST <= now <= LARGEST:
             s.now = now
         out: list[Action] = []
         cell(s, event, out)
@@ -195,7 +196,7 @@ class TurnMachine:
         values = {name: getattr(s, name) for name in Snapshot.__struct_fields__}
         base = s.now if now is None else now
         shifted = _shift(values, lambda time: base - time)  # type: ignore[operator]
-        return msgspec.to_builtins(Snapshot(**shifted))  # type: ignore[no-any-return]
+        return msgspec.json.decode(msgspec.json.encode(Snapshot(**shifted)))  # type: ignore[no-any-return]
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any], policy: Policy, now: float | None = None) -> Self:
@@ -206,6 +207,8 @@ class TurnMachine:
             values = msgspec.structs.asdict(msgspec.convert(dict(snapshot), Snapshot))
         except (TypeError, ValueError) as error:
             raise ValueError(f"not a snapshot of a TurnMachine: {error}") from None
+        if (values["phase"] is Phase.IDLE) is not (values["turn"] is None):
+            raise ValueError("not a snapshot of a TurnMachine: a turn is open in every phase but idle")
         shifted = _shift(values, lambda age: None if now is None else now - age)
         machine._state = State(policy, **shifted)
         return machine

@@ -129,8 +129,11 @@ SAID_BY_MACHINES = {
     "policy",
     "end",
     "detail",
+    "agent",
+    "outcome",
+    "error",
 }
-NESTED = ("turn", "event")
+NESTED = ("turn", "event", "settled")
 
 
 def mask(text: str) -> str:

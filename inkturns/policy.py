@@ -5,9 +5,9 @@ one that raises counts as False and is a Report (the machine sees to that).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from unicodedata import category
 
 import attrs
@@ -85,6 +85,8 @@ class Words:
         for word in value:
             if not isinstance(word, str):
                 raise TypeError(f"words: always holds strings, not {word!r}")
+            if not _essence(word):
+                raise ValueError(f"words: always holds words, not {word!r}")
 
     def __call__(self, text: str) -> bool:
         if len(text.split()) >= self.n:
@@ -95,8 +97,8 @@ class Words:
 
 def words(n: int, always: tuple[str, ...] = ("stop", "no", "wait")) -> Callable[[str], bool]:
     """Makes an `interrupts` function: text of `n` words or more stops a reply, and so does each of `always`."""
-    if isinstance(always, str):
-        raise TypeError(f"words: always is a tuple of strings, not the string {always!r}")
+    if isinstance(always, str) or not isinstance(always, Iterable):
+        raise TypeError(f"words: always is a tuple of strings, not {always!r}")
     return Words(n, tuple(always))
 
 
@@ -105,6 +107,28 @@ def check_count(name: str, value: object) -> None:
         raise TypeError(f"{name} is a whole number, not {value!r}")
     if value < 0:
         raise ValueError(f"{name} is 0 or more, not {value}")
+
+
+Member = TypeVar("Member", bound=StrEnum)
+
+
+def _member(kind: type[Member], name: str, value: Any) -> Member:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"Policy.{name} is one of {', '.join(kind)}, not {value!r}") from None
+
+
+def _on_resume(value: Any) -> OnResume:
+    return _member(OnResume, "on_resume", value)
+
+
+def _on_stall(value: Any) -> OnStall:
+    return _member(OnStall, "on_stall", value)
+
+
+def _on_lost(value: Any) -> OnLost:
+    return _member(OnLost, "on_lost", value)
 
 
 @attrs.frozen(kw_only=True)
@@ -123,14 +147,14 @@ class Policy:
     """
 
     speculate: bool = attrs.field(default=True)
-    on_resume: OnResume = attrs.field(default=OnResume.CANCEL, converter=OnResume)
+    on_resume: OnResume = attrs.field(default=OnResume.CANCEL, converter=_on_resume)
     match: Callable[[str, str], bool] = attrs.field(default=normalized)
     max_thoughts: int | None = attrs.field(default=3)
     min_words: int = attrs.field(default=0)
     interrupts: Callable[[str], bool] | None = attrs.field(default=None)
     stall_timeout: float | None = attrs.field(default=None)
-    on_stall: OnStall = attrs.field(default=OnStall.REPORT, converter=OnStall)
-    on_lost: OnLost = attrs.field(default=OnLost.ABANDON, converter=OnLost)
+    on_stall: OnStall = attrs.field(default=OnStall.REPORT, converter=_on_stall)
+    on_lost: OnLost = attrs.field(default=OnLost.ABANDON, converter=_on_lost)
 
     @speculate.validator
     def _check_speculate(self, _: object, value: object) -> None:
@@ -169,7 +193,7 @@ class Policy:
         """Raises ValueError where `stall_timeout` is not above the server's own `end_timeout_ms`: such a watchdog
         would cut every slow ending short just before it comes (F12). For whoever connects to call."""
         end_timeout_ms = settings.end_timeout_ms or DEFAULT_END_TIMEOUT_MS
-        if self.stall_timeout is not None and self.stall_timeout * 1000 <= end_timeout_ms:
+        if self.stall_timeout is not None and self.stall_timeout <= end_timeout_ms / 1000:
             raise ValueError(
                 f"Policy.stall_timeout is {self.stall_timeout} s, which is not above the server's end_timeout_ms,"
                 f" {end_timeout_ms}: slow endings would be cut short"

@@ -9,6 +9,7 @@ loop, thread or logger.
     {"t"?: seconds, "event": {…},  "out": [actions]}     the server's, where it did not come as UTF-8 text: as decoded
     {"t"?: seconds, "app":   {…},  "out": [actions]}     the application's
     {"t"?: seconds, "bad":   why,  "out": [actions]}     a frame that could not be read, and is no text
+    {"t"?: seconds, "agent": what, "turn", "thought"…}   an Agent's: what it began, made, said and settled
 """
 
 import io
@@ -116,6 +117,15 @@ class Recorder:
             return
         try:
             self._append(self._line(item, event, now, actions))
+        except Exception as error:
+            self._fail(error)
+
+    def note(self, line: Mapping[str, object]) -> None:
+        """Appends a line that is no input, which a replay passes over: the agent's, of what became of its thoughts."""
+        if self._out is None:
+            return
+        try:
+            self._append(line if self.text else masked(dump(line)))
         except Exception as error:
             self._fail(error)
 

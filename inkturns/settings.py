@@ -96,15 +96,19 @@ def connect_query(
         raise ValueError(f"connect_query: sample_rate is {sample_rate!r}; it must be a whole number of Hz above 0")
     pairs = [("model", model), ("encoding", encoding), ("sample_rate", str(sample_rate))]
     if version is not None:
+        if not isinstance(version, str):
+            raise TypeError(f"connect_query: version is a Cartesia-Version, a string, not {version!r}")
         pairs.append(("cartesia_version", version))
+    if not isinstance(settings, TurnSettings | None):
+        raise TypeError(f"connect_query: settings is a TurnSettings, not {settings!r}")
     pairs += [("keyterm", term) for term in _checked(keyterms)]
     queries = [_encoded(pairs), "" if settings is None else settings.query()]
     return "&".join(query for query in queries if query)
 
 
 def _checked(keyterms: Sequence[str]) -> Sequence[str]:
-    if isinstance(keyterms, str):
-        raise TypeError(f"connect_query: keyterms is a list of strings, not the string {keyterms!r}")
+    if isinstance(keyterms, str) or not isinstance(keyterms, Sequence):
+        raise TypeError(f"connect_query: keyterms is a list of strings, not {keyterms!r}")
     for term in keyterms:
         if not isinstance(term, str):
             raise TypeError(f"connect_query: keyterms holds strings, not {term!r}")

@@ -89,6 +89,7 @@ ROWS = (
     (TEXT,                  IDLE,     SPEAKING, "goes_on",               "open, again"),
     (TEXT,                  IDLE,     SPEAKING, "",                      "report MISSED_START, open, again"),
     # -- words of the open turn
+    (UPDATE,                SPEAKING, SAME,     "thinking, identical",   "hear"),
     (UPDATE,                SPEAKING, SAME,     "thinking, !matches",    "drop MOVED, hear"),
     (UPDATE,                SPEAKING, SAME,     "",                      "hear"),
     (UPDATE,                EAGER,    SAME,     "identical",             "hear"),
@@ -194,16 +195,17 @@ Effect = Callable[..., object]
 
 
 def remember(s: State, e: Any, out: Out) -> None:
-    if s.request_id is not None:
-        s.earlier[s.request_id] = None
     s.request_id = e.request_id
-    s.earlier.pop(e.request_id, None)
     if s.turn is not None:
         s.turn = replace(s.turn, request_id=e.request_id)
 
 
 def forget(s: State, e: Any, out: Out) -> None:
-    """CHOICE: the connection's name stays known. Frames that come after all are still its words, not foreign."""
+    """The connection is one of the earlier. CHOICE: so are its frames that come after Disconnected, unless it announces
+    itself again."""
+    if s.request_id is not None:
+        s.earlier[s.request_id] = None
+    s.request_id = None
     s.closed = ()
 
 

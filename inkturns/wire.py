@@ -54,11 +54,11 @@ def decode(frame: object) -> ServerEvent:
 
 def _the_long_way(frame: object) -> ServerEvent:
     try:
-        if isinstance(frame, str | bytes | bytearray | memoryview):
+        if isinstance(frame, str):
+            return _event(_members(str.__str__(frame)))
+        if isinstance(frame, bytes | bytearray | memoryview):
             return _event(_members(frame))
-        if isinstance(frame, Mapping):
-            return _event(dict(frame))
-        return _event(_attributes(frame))
+        return _event(_foreign(frame))
     except DecodeError as error:
         reason = error.reason
     except UnicodeError:
@@ -67,19 +67,26 @@ def _the_long_way(frame: object) -> ServerEvent:
         reason = "a frame that is nested too deeply"
     except msgspec.MsgspecError as error:
         reason = f"no frame: {error}"
-    except Exception as error:  # raised by a mapping's or an object's own code
-        reason = f"a {type(frame).__name__} that cannot be read: {type(error).__name__}"
+    except Exception as error:  # what such values raise where msgspec meets them
+        reason = f"no frame: {_name(error)}"
     raise DecodeError(reason, _quote(frame)) from None
 
 
-def _attributes(frame: object) -> dict[str, Any]:
-    """An object's members: by attribute, and what an unknown type has beyond, from its `to_dict()`."""
-    nothing = object()
-    found = ((name, getattr(frame, name, nothing)) for name in _FIELDS)
-    members = {name: value for name, value in found if value is not nothing}
-    if members.get("type") not in _KNOWN and callable(to_dict := getattr(frame, "to_dict", None)):
-        return dict(to_dict()) | members
-    return members
+def _foreign(frame: object) -> dict[str, Any]:
+    """The members of a mapping, or of an object: by attribute, and what an unknown type has beyond, from `to_dict()`.
+    Their code may raise whatever it likes."""
+    try:
+        if isinstance(frame, Mapping):
+            return dict(frame)
+        nothing = object()
+        found = ((name, getattr(frame, name, nothing)) for name in _FIELDS)
+        members = {name: value for name, value in found if value is not nothing}
+        known = isinstance(tag := members.get("type"), str) and tag in _KNOWN
+        if not known and callable(to_dict := getattr(frame, "to_dict", None)):
+            return dict(to_dict()) | members
+        return members
+    except Exception as error:
+        raise DecodeError(f"a {_name(frame)} that cannot be read: {_name(error)}") from None
 
 
 def _event(members: dict[str, Any]) -> ServerEvent:
@@ -89,14 +96,14 @@ def _event(members: dict[str, Any]) -> ServerEvent:
         raise DecodeError("a frame has a `type`")
     tag = _unpacked(members.pop("type"))
     if not isinstance(tag, str):
-        raise DecodeError(f"type: expected `str`, got `{type(tag).__name__}`")
+        raise DecodeError(f"type: expected `str`, got `{_name(tag)}`")
     if members.get("turn_id") is not None:
         members["turn_id"] = _as_text(members["turn_id"])
     if (kind := _KNOWN.get(tag)) is None:
         rest = _value(msgspec.json.encode(members))
         ids = {name: rest.pop(name) for name in ServerEvent.__struct_fields__ if name in rest}
         return _checked(Unknown, {"kind": tag, "fields": rest, **ids})
-    fields = {name: _unpacked(members[name]) for name in kind.__struct_fields__ if name in members}
+    fields = {name: _field(tag, name, members[name]) for name in kind.__struct_fields__ if name in members}
     if fields.get("transcript", "") is None:
         del fields["transcript"]
     return _checked(kind, fields)
@@ -104,6 +111,13 @@ def _event(members: dict[str, Any]) -> ServerEvent:
 
 def _unpacked(value: Any) -> Any:
     return _value(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _field(tag: str, name: str, value: Any) -> Any:
+    try:
+        return _unpacked(value)
+    except msgspec.ValidationError as error:  # a number that is too large
+        raise DecodeError(f"{tag}: {name}: {error}") from None
 
 
 def _as_text(value: Any) -> str | None:
@@ -127,7 +141,12 @@ def _quote(frame: object) -> str:
         return repr(bytes(frame[:100]))
     if type(frame) is str:
         return frame[:100].encode(errors="backslashreplace").decode()
-    return f"<{type(frame).__name__}>"
+    return f"<{_name(frame)}>"
+
+
+def _name(value: object) -> str:
+    """The name of a value's class, whatever its metaclass makes of that."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 # -- commands: the client's text frames

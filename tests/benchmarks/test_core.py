@@ -10,13 +10,14 @@ from collections.abc import Callable
 from time import perf_counter
 
 import pytest
-from conftest import Compare
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from inkturns import TurnEagerEnd, TurnEnd, TurnMachine, TurnResume, Turns, TurnStart, TurnUpdate
 
-WORDS = "Hi I need to cancel my subscription please because it got too expensive".split()
+WORDS = ["Hi", "I", "need", "to", "cancel", "my", "subscription", "please", "because", "it", "got", "too", "expensive"]
 TURNS = 300
+
+Compare = Callable[..., float]
 
 
 def frame(kind: str, transcript: str | None = None) -> str:
@@ -186,7 +187,9 @@ def test_update_of_many_words(words: int, benchmark: BenchmarkFixture, say: Call
 
 def printed_by(code: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
 
 
 def test_import(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:

@@ -1,0 +1,58 @@
+"""Virtual time: an event loop whose clock jumps to the next thing that is due.
+
+Rules of this file: nothing sleeps. A program that waits for what will never come ends in a RuntimeError on asyncio,
+where nothing else could end it; on trio, whose clock then stands still, the caller gives a deadline.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+
+__all__ = ["BACKENDS", "VirtualLoop", "run"]
+
+BACKENDS = ("asyncio", "trio")
+Value = TypeVar("Value")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, with a clock that begins at 0 and jumps."""
+
+    def __init__(self) -> None:
+        self._virtual = 0.0
+        super().__init__(_Jumping(self))
+        self._clock_resolution = 1e-9  # asyncio runs what is due before now, and this
+
+    def time(self) -> float:
+        return self._virtual
+
+    def jump(self, seconds: float) -> None:
+        self._virtual += seconds
+
+
+class _Jumping(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise RuntimeError("virtual time: everything waits, and nothing is due")
+            self._loop.jump(max(0.0, timeout))
+        return ready
+
+
+def run(function: Callable[..., Awaitable[Value]], *args: Any, backend: str = "asyncio") -> Value:
+    """Runs an async function in virtual time, which begins at 0 on asyncio, on either of BACKENDS."""
+    options: dict[str, Any]
+    if backend == "trio":
+        import trio.testing
+
+        options = {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    else:
+        options = {"loop_factory": VirtualLoop}
+    return anyio.run(function, *args, backend=backend, backend_options=options)

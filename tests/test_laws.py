@@ -1,0 +1,222 @@
+"""The laws, of every session whatever: A to I on hostile ones, J besides on lawful ones, totality, snapshots."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from inkturns.actions import (
+    Abandon,
+    Action,
+    Cancel,
+    CancelReason,
+    EndReason,
+    Hear,
+    Listen,
+    Report,
+    ReportKind,
+    Respond,
+    Think,
+    Turn,
+)
+from inkturns.events import Event, TurnUpdate, UsePolicy
+from inkturns.machine import TurnMachine
+from inkturns.policy import Policy
+from inkturns.testing.oracle import check
+from inkturns.testing.strategies import Session, events, hostile_sessions, lawful_sessions, policies, raises
+
+
+def run(machine: TurnMachine, session: Session) -> list[tuple[Event, tuple[Action, ...]]]:
+    return [(event, machine.receive(event, now)) for event, now in session]
+
+
+@given(hostile_sessions(), policies())
+def test_any_session_keeps_the_laws_under_any_policy(session: Session, policy: Policy) -> None:
+    check(run(TurnMachine(policy), session))
+
+
+@given(lawful_sessions(), policies(sound=True))
+def test_a_lawful_session_keeps_them_too_and_gives_no_report(session: Session, policy: Policy) -> None:
+    check(run(TurnMachine(policy), session), lawful=True)
+
+
+@given(hostile_sessions(), policies())
+def test_the_same_inputs_give_the_same_actions(session: Session, policy: Policy) -> None:
+    assert run(TurnMachine(policy), session) == run(TurnMachine(policy), session)
+
+
+@given(hostile_sessions(), st.lists(events(), min_size=1, max_size=3), policies())
+def test_any_event_is_received_in_any_phase(session: Session, then: list[Event], policy: Policy) -> None:
+    machine = TurnMachine(policy)
+    run(machine, session)
+    for event in then:
+        for now in (None, float("nan"), float("inf"), -1):
+            assert isinstance(machine.receive(event, now), tuple)
+
+
+@given(hostile_sessions())
+def test_a_policy_function_that_raises_counts_as_false_and_is_reported(session: Session) -> None:
+    policy = Policy(match=raises, interrupts=raises)
+    trace = run(TurnMachine(policy), [(e, now) for e, now in session if not isinstance(e, UsePolicy)])
+    check(trace)
+    for _, actions in trace:
+        void = any(isinstance(a, Cancel) and a.reason is CancelReason.MISMATCHED for a in actions)
+        assert not void or any(isinstance(a, Report) and a.kind is ReportKind.POLICY_ERROR for a in actions)
+
+
+@given(hostile_sessions(), policies())
+def test_no_report_repeats_the_callers_words(session: Session, policy: Policy) -> None:
+    secret = "shibboleth"
+    masked = [(e, now) for e, now in session if not isinstance(e, TurnUpdate)]
+    said = [TurnUpdate(transcript=secret), TurnUpdate(transcript=secret, turn_id="1")]
+    trace = run(TurnMachine(policy), [(said[0], None), *masked, (said[1], None)])
+    assert not [a for _, actions in trace for a in actions if isinstance(a, Report) and secret in a.detail]
+
+
+# -- time
+
+
+@given(hostile_sessions(), policies())
+def test_a_time_that_is_smaller_counts_as_the_last_one_seen(session: Session, policy: Policy) -> None:
+    clamped, last = Session(), None
+    for event, now in session:
+        last = last if now is None or (last is not None and now < last) else now
+        clamped.append((event, last))
+    assert run(TurnMachine(policy), clamped) == run(TurnMachine(policy), session)
+
+
+@given(hostile_sessions(), policies())
+def test_a_deadline_is_an_open_turns_and_not_before_its_stall_timeout(session: Session, policy: Policy) -> None:
+    machine = TurnMachine(policy)
+    for event, now in session:
+        machine.receive(event, now)
+        if machine.deadline is not None:
+            assert machine.turn is not None
+            assert machine.policy.stall_timeout is not None
+            if machine.turn.started_at is not None:  # None, where a time came later
+                assert machine.deadline >= machine.turn.started_at + machine.policy.stall_timeout
+
+
+# -- snapshots
+
+
+@given(hostile_sessions(), policies(), st.data())
+def test_a_machine_restored_on_another_clock_goes_on_as_the_first(
+    session: Session, policy: Policy, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(session)))
+    shift = data.draw(st.sampled_from((0.0, -64.0, 4096.0)))
+    seen = [now for _, now in session[:at] if now is not None]
+    taken = max(seen) + data.draw(st.sampled_from((0.0, 0.5))) if seen else None
+    machine = TurnMachine(policy)
+    run(machine, session[:at])
+    kept = json.loads(json.dumps(machine.snapshot(taken), allow_nan=False))
+    again = TurnMachine.restore(kept, machine.policy, None if taken is None else taken + shift)
+    assert again.snapshot(None if taken is None else taken + shift) == machine.snapshot(taken)
+    rest = session[at:]
+    if taken is None:
+        assert run(again, rest) == run(machine, rest)
+        return
+    shifted = [(event, None if now is None else now + shift) for event, now in rest]
+    for (event, now), (_, later) in zip(rest, shifted, strict=True):
+        assert [_moved(a, -shift) for a in again.receive(event, later)] == list(machine.receive(event, now))
+        assert again.deadline == (None if machine.deadline is None else machine.deadline + shift)
+
+
+def _moved(action: Action, by: float) -> Action:
+    turn = getattr(action, "turn", None)
+    if turn is None:
+        return action
+    times = {name: t + by for name in ("started_at", "ended_at") if (t := getattr(turn, name)) is not None}
+    return replace(action, turn=replace(turn, **times))
+
+
+@given(hostile_sessions(), policies())
+def test_a_snapshot_is_plain_json(session: Session, policy: Policy) -> None:
+    machine = TurnMachine(policy)
+    run(machine, session)
+    snapshot = machine.snapshot()
+    assert json.loads(json.dumps(snapshot, allow_nan=False)) == snapshot
+
+
+@given(hostile_sessions(), policies())
+def test_a_snapshot_taken_without_a_time_is_of_the_last_time_seen(session: Session, policy: Policy) -> None:
+    machine = TurnMachine(policy)
+    run(machine, session)
+    times = [now for _, now in session if now is not None]
+    assert machine.snapshot() == machine.snapshot(max(times) if times else None)
+
+
+# -- and the sessions are not idle
+
+
+def _names(actions: tuple[Action, ...]) -> Iterator[str]:
+    begun = [a for a in actions if isinstance(a, Think)]
+    for action in actions:
+        name = type(action).__name__
+        yield name
+        match action:
+            case Think(speculative=True):
+                yield "Think ahead"
+            case Cancel(reason=reason):
+                yield f"Cancel {reason.name}"
+            case Respond(turn=Turn(end=EndReason() as end)):
+                yield f"Respond {end.name}"
+                if not begun:
+                    yield "Respond ahead"
+            case Abandon(turn=Turn(end=EndReason() as end)):
+                yield f"Abandon {end.name}"
+            case Report(kind=kind):
+                yield f"Report {kind.name}"
+            case Hear(delta=None):
+                yield "Hear revised"
+            case Listen(turn=Turn(continues=int())):
+                yield "Listen goes on"
+            case _:
+                pass
+
+
+def test_lawful_sessions_go_everywhere() -> None:
+    """What the promises leave open happens, in the sessions drawn above: rounds of eager_end and resume, barge-ins,
+    backchannels, lost turns, thoughts adopted and void for each reason that lawful traffic has."""
+    met = Counter[str]()
+
+    @settings(max_examples=400)
+    @given(lawful_sessions(), policies(sound=True))
+    def meet(session: Session, policy: Policy) -> None:
+        for event, actions in run(TurnMachine(policy), session):
+            met[type(event).__name__] += 1
+            met.update(_names(actions))
+
+    meet()
+    expected = {
+        *("Listen", "Hear", "Think", "Think ahead", "Resume", "Respond", "Interrupt"),
+        *("Respond SERVER", "Respond LOST", "Respond FORCED", "Respond ahead"),
+        *("Abandon EMPTY", "Abandon LOST", "Abandon BACKCHANNEL"),
+        *("Cancel RESUMED", "Cancel MOVED", "Cancel MISMATCHED", "Cancel LOST", "Cancel CONTEXT_CHANGED"),
+        *("Cancel FAILED", "Connected", "Disconnected", "EndNow", "Tick", "UsePolicy", "ReplyStarted", "ReplyDone"),
+    }
+    assert expected - met.keys() == set()
+    assert not any(name.startswith("Report") for name in met)
+
+
+def test_hostile_sessions_meet_every_report_and_every_way_to_end() -> None:
+    met = Counter[str]()
+
+    @settings(max_examples=400)
+    @given(hostile_sessions(), policies())
+    def meet(session: Session, policy: Policy) -> None:
+        for _, actions in run(TurnMachine(policy), session):
+            met.update(_names(actions))
+
+    meet()
+    adapters_and_agents = {"Report BAD_FRAME", "Report STUCK_TASK"}
+    assert {f"Report {kind.name}" for kind in ReportKind} - adapters_and_agents - met.keys() == set()
+    assert {name for name in met if name.startswith(("Respond ", "Abandon ")) and name != "Respond ahead"} == {
+        *("Respond SERVER", "Respond FORCED", "Respond STALLED", "Respond LOST"),
+        *("Abandon EMPTY", "Abandon SUPERSEDED", "Abandon LOST", "Abandon BACKCHANNEL"),
+    }
+    assert {"Stall", "Hear revised", "Listen goes on"} - met.keys() == set()
