@@ -360,7 +360,7 @@ class _Committed:
         return self.block.__exit__(kind, error, trace)
 
 
-@attrs.define(eq=False, on_setattr=[])  # what is checked is given once; an assignment is to cost nothing
+@attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)  # checked when made; an assignment is to cost nothing
 class Agent(Turns):
     """One call's agent: give it `think` and `respond`, and it speculates; what it says was right.
 
