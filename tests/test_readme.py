@@ -1,0 +1,275 @@
+"""Every code block of the README is run here, or compared with what it shows; CI runs its two commands besides."""
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from inkturns import Agent, Policy, ReportKind, Settled, Thought, Turn, TurnEagerEnd, TurnEnd, TurnStart
+from inkturns.cli import main
+from inkturns.recording import replay
+from inkturns.testing.virtual import run
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [
+    (code, shown if kind == "text" else "")
+    for (language, code), (kind, shown) in pairwise([*BLOCKS, ("", "")])
+    if language == "python"
+]
+SESSION = (ROOT / "tests/sessions/ink2-complete-turn.jsonl").read_text().splitlines()
+WORDS = json.loads(SESSION[-1])["transcript"]
+
+
+def recipe(heading: str) -> dict[str, Any]:
+    """The names that the code under a heading defines."""
+    code = re.search(rf"^### {re.escape(heading)}\n.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert code
+    names: dict[str, Any] = {}
+    exec(compile(code[1], heading, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(("code", "printed"), PYTHON, ids=[code.strip().splitlines()[-1][:40] for code, _ in PYTHON])
+def test_a_block_runs_and_prints_what_is_shown(
+    code: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert out.getvalue() == printed
+
+
+def test_no_block_is_of_another_kind() -> None:
+    assert {language for language, _ in BLOCKS} == {"bash", "json", "mermaid", "python", "text"}
+
+
+def test_the_pictures_are_the_diagrams() -> None:
+    assert [code for language, code in BLOCKS if language == "mermaid"] == [(ROOT / "diagrams/turns.mmd").read_text()]
+
+
+def test_the_timeline_is_what_the_run_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = next(code for language, code in BLOCKS if language == "bash")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["inkturns", *command.split("inkturns ")[-1].split()])
+    with contextlib.suppress(SystemExit):
+        main()
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    shown = next(code for language, code in BLOCKS if language == "text").rstrip("\n").splitlines()
+    assert "\n".join(shown) in "\n".join(printed)
+
+
+def test_the_recording_is_one() -> None:
+    lines = next(code for language, code in BLOCKS if language == "json").splitlines()
+    assert [(replayed.event, replayed.differs) for replayed in replay(lines)] == [(TurnStart(), None)]
+
+
+# -- the recipes, against the real thing
+
+
+class Call:
+    """An agent that answers with "yes", and what became of its turns."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.agent = Agent(policy or Policy())
+        self.said: list[object] = []
+        self.lost: list[str] = []
+        self.agent.think(lambda turn: "yes")
+        self.agent.respond(self.respond)
+        self.agent.on_abandon(lambda turn: self.lost.append(turn.transcript))
+
+    async def respond(self, turn: Turn | None, thought: Thought) -> None:
+        async for item in thought:
+            self.said.append((turn.transcript if turn else None, item))
+
+
+@contextlib.asynccontextmanager
+async def ink(handler: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
+    async with serve(handler, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+async def whole_turn(socket: ServerConnection) -> None:
+    for frame in SESSION:
+        await socket.send(frame)
+
+
+def test_the_cartesia_sdk() -> None:
+    from cartesia import AsyncCartesia
+
+    async def send_audio(connection: object) -> None: ...
+
+    async def call() -> None:
+        async with ink(whole_turn) as url, AsyncCartesia(api_key="none", websocket_base_url=url) as client:
+            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, send_audio)
+
+    here = Call()
+    asyncio.run(call())
+    assert here.said == [(WORDS, "yes")]
+
+
+def test_raw_websockets_with_reconnection() -> None:
+    asked: list[str] = []
+
+    async def handler(socket: ServerConnection) -> None:
+        assert socket.request
+        asked.append(socket.request.path)
+        if len(asked) == 1:
+            for frame in SESSION[:4]:
+                await socket.send(frame)
+            socket.transport.abort()
+        else:
+            await whole_turn(socket)
+
+    async def call() -> None:
+        async with ink(handler) as url:
+            await recipe("Raw `websockets`, with reconnection")["serve_call"](here.agent, url)
+
+    here = Call()
+    asyncio.run(call())
+    assert here.lost == ["So the"]
+    assert here.said == [(WORDS, "yes")]
+    assert asked == ["/?model=ink-2&encoding=pcm_s16le&sample_rate=16000&cartesia_version=2026-08-14"] * 2
+
+
+def test_a_program_that_only_has_callbacks() -> None:
+    async def call() -> None:
+        loop = asyncio.get_running_loop()
+
+        def register(callback: Callable[[str | None], object]) -> None:
+            for i, frame in enumerate([*SESSION, None]):
+                loop.call_later(i / 1000, callback, frame)
+
+        await recipe("A program that only has callbacks")["serve_call"](here.agent, loop, register)
+
+    here = Call()
+    asyncio.run(call())
+    assert here.said == [(WORDS, "yes")]
+
+
+def test_a_tool_that_must_not_run_for_a_guess() -> None:
+    ran: list[str] = []
+
+    async def model(text: str) -> AsyncIterator[str]:
+        yield "book"
+        yield text
+
+    async def book() -> str:
+        ran.append("book")
+        return "booked"
+
+    async def frames() -> AsyncIterator[object]:
+        for text in ("a", "a table"):
+            yield TurnEagerEnd(text)
+            await anyio.sleep(1)
+            assert not ran
+        yield TurnEnd("a table")
+
+    async def call() -> list[object]:
+        agent = Agent()
+        said: list[object] = []
+        settled: list[Settled] = []
+        agent.think(lambda turn: think(turn, model, {"book": book}))
+
+        @agent.respond
+        async def respond(turn: Turn, thought: Thought) -> None:
+            said.extend(await thought)
+
+        agent.on_settled(settled.append)
+        await agent.run(frames())
+        assert len(settled) == 2
+        return said
+
+    think = recipe("A tool that must not run for a guess")["think"]
+    assert run(call) == ["booked", "a table"]
+    assert ran == ["book"]
+
+
+def test_a_greeting_and_a_re_prompt() -> None:
+    async def frames() -> AsyncIterator[object]:
+        yield TurnStart()
+        await anyio.sleep(10)
+        yield TurnEnd("here")
+
+    async def call() -> None:
+        await recipe("A greeting and a re-prompt")["serve_call"](here.agent, frames())
+
+    here = Call(Policy(stall_timeout=8))
+    run(call)
+    assert here.said == [(None, "Hello! How can I help?"), (None, "Are you still there?"), ("here", "yes")]
+
+
+def test_playout_that_only_the_telephone_side_knows() -> None:
+    class Phone:
+        async def push(self, word: str) -> None: ...
+
+        async def played(self) -> None:
+            await anyio.sleep(5)
+
+        def heard(self) -> str:
+            return "a long"
+
+    async def frames() -> AsyncIterator[object]:
+        yield TurnEnd("go on")
+        await anyio.sleep(1)
+        yield TurnEnd("stop")
+        await anyio.sleep(1)
+
+    async def call() -> list[dict[str, str]]:
+        agent = Agent()
+        agent.think(lambda turn: "a long story")
+        agent.respond(recipe("Playout that only the telephone side knows")["respond_through"](Phone()))
+        await agent.run(frames())
+        return agent.history.messages()
+
+    assert [message["content"] for message in run(call)] == ["go on", "a long", "stop", "a long"]
+
+
+def test_clean_up_when_cancelled() -> None:
+    class Model:
+        closed = 0
+
+        async def open(self, text: str) -> "Model":
+            return self
+
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "a word"
+            await anyio.sleep_forever()
+
+        async def close(self) -> None:
+            await anyio.sleep(0.3)
+            self.closed += 1
+
+    async def frames() -> AsyncIterator[object]:
+        yield TurnEagerEnd("a")
+        await anyio.sleep(1)
+        yield TurnEagerEnd("a table")
+        await anyio.sleep(1)
+
+    async def call() -> None:
+        agent = Agent()
+        think = recipe("Clean-up when cancelled")["think"]
+        agent.think(lambda turn: think(turn, model))
+        agent.respond(lambda turn, thought: None)
+        stuck: list[ReportKind] = []
+        agent.on_report(lambda report: stuck.append(report.kind))
+        await agent.run(frames())
+        assert ReportKind.STUCK_TASK not in stuck
+
+    model = Model()
+    run(call)
+    assert model.closed == 2
