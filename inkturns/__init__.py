@@ -2,7 +2,7 @@
 
 Three tiers, each usable alone: `TurnMachine` (pure), `Turns` (hooks), `Agent` (tasks)."""
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 from inkturns.actions import (
     Abandon,
@@ -51,7 +51,7 @@ from inkturns.settings import BALANCED, PATIENT, RESPONSIVE, TurnSettings
 from inkturns.table import Phase
 from inkturns.wire import close_command, config_command, connect_query, decode
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from inkturns.agent import Agent, Outcome, Settled, Thought, committed, current_thought
 
 __all__ = [
@@ -123,7 +123,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """The agent, and so anyio and its loop, are loaded when they are asked for."""
     if name not in ("Agent", "Outcome", "Settled", "Thought", "committed", "current_thought"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn
@@ -85,15 +86,17 @@ class Files:
         """Each file's name, whether a call begins, and the input."""
         for name in self.names:
             try:
-                file = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115  closed below
+                file = nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb")  # noqa: SIM115
             except OSError as error:
                 self.say(2, f"{name}: {error.strerror}")
                 continue
-            with file:
+            with file as lines:
                 call: object = self
-                for one in recording.replay(self._lines(file, name), self.changes, on_error=self._on_error(name)):
+                for one in recording.replay(self._lines(lines, name), self.changes, on_error=self._on_error(name)):
                     yield name, one.header is not call, one
                     call = one.header
+                if call is self:
+                    self.say(0, f"{name}: no inputs")
 
     def say(self, code: int, sentence: str) -> None:
         self.code = self.code if self.code == 1 else code or self.code  # a broken law is worse news than a bad line
@@ -116,7 +119,7 @@ class Files:
             yield from file
             return
         with Progress(console=self.err, transient=True) as progress:
-            task = progress.add_task(clean(name), total=size)
+            task = progress.add_task(clean(Path(name).name)[-24:], total=size)  # a longer one hides the bar
             for line in file:
                 progress.advance(task, len(line))
                 yield line

@@ -4,13 +4,12 @@ Rules of this file: synchronous, no clock but the one that is given; hooks are c
 the machine has moved on; what a hook raises never stops another hook, nor what is fed next.
 """
 
-import inspect
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import attrs
+import msgspec
 
 from inkturns.actions import (
     Abandon,
@@ -29,9 +28,9 @@ from inkturns.actions import (
     Turn,
 )
 from inkturns.errors import DecodeError
-from inkturns.events import FROM_APPLICATION, FROM_SERVER, Event
+from inkturns.events import FROM_APPLICATION, FROM_SERVER, Event, ServerEvent
 from inkturns.machine import TurnMachine
-from inkturns.policy import Policy
+from inkturns.policy import Policy, is_async
 from inkturns.recording import Recorder
 from inkturns.wire import decode
 
@@ -53,11 +52,20 @@ class Source(Protocol):
         """The events that a frame says, often one or none. Raises DecodeError for a frame that it cannot read."""
 
 
+def _checked(event: Event) -> Event:
+    """A source's event, its fields checked, which their making did not."""
+    if type(event) not in EVENTS:
+        raise DecodeError("the source gave what is no event")
+    if isinstance(event, ServerEvent):
+        msgspec.json.decode(msgspec.json.encode(event), type=type(event))
+    return event
+
+
 @attrs.define(eq=False)
 class Turns:
     """Hooks around a machine; one per call. Usable by itself, or beside an agent that knows nothing of it.
 
-    policy    what is wanted of the turns
+    policy    what is wanted of the turns, until `UsePolicy` is fed; `machine.policy` is the one of now
     source    whose frames `feed` takes; None: Ink 2's, by `decode`
     clock     gives `now`, seconds, where `feed` is not given it; None: no times and no deadline
     recorder  writes down every input with its actions
@@ -140,13 +148,11 @@ class Turns:
     def _unfold(self, source: Source, frame: object, now: float | None) -> None:
         """Puts a frame's events in its place. They are what is recorded: a replay knows Ink 2's frames alone."""
         try:
-            events = tuple(source.events(frame))
+            events = tuple(map(_checked, source.events(frame)))
         except DecodeError:
             raise
         except Exception as error:  # its own code, on what came over the wire (F10)
             raise DecodeError(f"the source raised {type(error).__name__}") from error
-        if not EVENTS.issuperset(map(type, events)):
-            raise DecodeError("the source gave what is no event")
         self._fed.extendleft((event, now) for event in reversed(events))
 
     # -- the hooks, by name: each a decorator that returns its function
@@ -197,15 +203,11 @@ class Turns:
 
     def _on(self, kind: type[Action], hook: Hook, call: Callable[[Any], object]) -> Hook:
         self._refuse_async(hook)
-        self._hooks[kind].append(call)
+        self._hooks[kind] = [*self._hooks[kind], call]  # a new list: one may be registered inside another
         return hook
 
     def _refuse_async(self, hook: Callable[..., object]) -> None:
         if not callable(hook):
             raise TypeError(f"a hook is a function, not {type(hook).__name__}")
-        function: Any = hook
-        while isinstance(function, partial | staticmethod):
-            function = function.func if isinstance(function, partial) else function.__func__
-        for called in (function, getattr(function, "__call__", None)):  # noqa: B004 (an object's own)
-            if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-                raise TypeError(f"{getattr(hook, '__name__', hook)} is async; hooks are called, not awaited")
+        if is_async(hook):
+            raise TypeError(f"{getattr(hook, '__name__', hook)} is async; hooks are called, not awaited")

@@ -194,7 +194,7 @@ class TurnMachine:
         last time seen, where `now` is not given)."""
         s = self._state
         values = {name: getattr(s, name) for name in Snapshot.__struct_fields__}
-        base = s.now if now is None else now
+        base = s.now if now is None or not -LARGEST <= now <= LARGEST else now
         shifted = _shift(values, lambda time: base - time)  # type: ignore[operator]
         return msgspec.json.decode(msgspec.json.encode(Snapshot(**shifted)))  # type: ignore[no-any-return]
 
@@ -209,7 +209,7 @@ class TurnMachine:
             raise ValueError(f"not a snapshot of a TurnMachine: {error}") from None
         if (values["phase"] is Phase.IDLE) is not (values["turn"] is None):
             raise ValueError("not a snapshot of a TurnMachine: a turn is open in every phase but idle")
-        shifted = _shift(values, lambda age: None if now is None else now - age)
+        shifted = _shift(values, lambda age: None if now is None or not -LARGEST <= now <= LARGEST else now - age)
         machine._state = State(policy, **shifted)
         return machine
 

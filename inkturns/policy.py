@@ -4,9 +4,11 @@ Rules of this file: a policy is a frozen value, checked when made, in the librar
 one that raises counts as False and is a Report (the machine sees to that).
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from enum import StrEnum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from unicodedata import category
 
@@ -109,6 +111,14 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} is 0 or more, not {value}")
 
 
+def is_async(function: Any) -> bool:
+    """Whether to call it gives what has to be awaited."""
+    while isinstance(function, partial | staticmethod):
+        function = function.func if isinstance(function, partial) else function.__func__
+    called = (function, getattr(function, "__call__", None))  # noqa: B004 (an object's own)
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in called)
+
+
 Member = TypeVar("Member", bound=StrEnum)
 
 
@@ -163,8 +173,8 @@ class Policy:
 
     @match.validator
     def _check_match(self, _: object, value: object) -> None:
-        if not callable(value):
-            raise TypeError(f"Policy.match is a function of two texts, not {value!r}")
+        if not callable(value) or is_async(value):  # a coroutine would count as True
+            raise TypeError(f"Policy.match is a function of two texts, and not async, not {value!r}")
 
     @max_thoughts.validator
     def _check_max_thoughts(self, _: object, value: object) -> None:
@@ -177,8 +187,8 @@ class Policy:
 
     @interrupts.validator
     def _check_interrupts(self, _: object, value: object) -> None:
-        if value is not None and not callable(value):
-            raise TypeError(f"Policy.interrupts is a function of a text, or None, not {value!r}")
+        if value is not None and (not callable(value) or is_async(value)):
+            raise TypeError(f"Policy.interrupts is a function of a text, and not async, or None, not {value!r}")
 
     @stall_timeout.validator
     def _check_stall_timeout(self, _: object, value: object) -> None:

@@ -19,7 +19,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,10 +52,11 @@ __all__ = ["Entry", "Header", "Recorder", "Replayed", "TruncatedError", "read", 
 
 FORMAT = 1
 INPUTS = ("frame", "event", "app", "bad")
+BEGINS = b'{"inkturns":'  # a call's header
 
 
 class TruncatedError(RecordingError):
-    """The last line, cut short: its writer was killed. All lines before it hold."""
+    """The last line of a call, cut short: its writer was killed. All lines before it hold."""
 
 
 # -- the writer
@@ -90,6 +90,21 @@ class Recorder:
     def _check_file(self, _: object, value: object) -> None:
         if isinstance(value, io.TextIOBase) or not (isinstance(value, str | os.PathLike) or hasattr(value, "write")):
             raise TypeError(f"Recorder: file is a path or a binary file, not {type(value).__name__}")
+
+    @settings.validator
+    def _check_settings(self, _: object, value: object) -> None:
+        if not isinstance(value, TurnSettings | None):
+            raise TypeError(f"Recorder: settings is a TurnSettings, not {value!r}")
+
+    @labels.validator
+    def _check_labels(self, _: object, value: object) -> None:
+        if not isinstance(value, Mapping | None):
+            raise TypeError(f"Recorder: labels is a mapping, not {value!r}")
+
+    @text.validator
+    def _check_text(self, _: object, value: object) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"Recorder: text is True or False, not {value!r}")
 
     def begin(self, policy: Policy) -> None:
         """Opens the file and writes the header. Raises RuntimeError for a second call: one recorder, one call."""
@@ -260,30 +275,29 @@ def read(lines: Iterable[str | bytes], *, on_error: OnError = _raise) -> Iterato
     """The headers and inputs of a recording, or of a file of bare frames, a message a line.
 
     A line that cannot be read is a RecordingError with its number. It is raised; or, where `on_error` is given, handed
-    to that, and the lines after it are read. A last line that was cut short is never raised, only warned of. Blank
-    lines, unknown members and lines without an input are passed over. A format newer than this ends the reading."""
+    to that, and the lines after it are read. A call's last line that was cut short is never raised, only warned of.
+    Blank lines, unknown members and lines without an input are passed over. A newer format ends the reading."""
     return _read(lines, on_error, {})
 
 
 def _read(lines: Iterable[str | bytes], on_error: OnError, changes: Mapping[str, Any]) -> Iterator[Header | Entry]:
     recorded = False  # has a header been seen?
     rest: Iterator[tuple[int, str | bytes]] = enumerate(lines, 1)
-    while (numbered := next(rest, None)) is not None:
+    ahead: list[tuple[int, str | bytes]] = []
+    while (numbered := ahead.pop() if ahead else next(rest, None)) is not None:
         number, line = numbered
-        data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+        data = _as_bytes(line)
         text = data.removeprefix(b"\xef\xbb\xbf").strip()
         if not text:
             continue
         try:
             entry = _entry(number, text, recorded, changes)
         except RecordingError as error:
-            if not recorded or data.endswith(b"\n") or not text.startswith(b"{"):
-                on_error(error)
-            elif (following := next(rest, None)) is None:
-                on_error(TruncatedError("cut short; its writer was killed", number))
-            else:  # lines that were split, not read
-                on_error(error)
-                rest = chain([following], rest)
+            ahead += [line for line in [next(rest, None)] if line is not None]
+            begun = text.startswith(b"{") if recorded else text[: len(BEGINS)] == BEGINS[: len(text)]
+            last = _as_bytes(ahead[0][1]).startswith(BEGINS) if ahead else not data.endswith(b"\n")
+            cut = isinstance(error, _NoJSONError) and begun and last
+            on_error(TruncatedError("cut short; its writer was killed", number) if cut else error)
             if isinstance(error, _NewerError):
                 return
             continue
@@ -294,6 +308,14 @@ def _read(lines: Iterable[str | bytes], on_error: OnError, changes: Mapping[str,
 
 class _NewerError(RecordingError):
     pass
+
+
+class _NoJSONError(RecordingError):
+    pass
+
+
+def _as_bytes(line: str | bytes) -> bytes:
+    return line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
 
 
 def _entry(number: int, line: bytes, recorded: bool, changes: Mapping[str, Any]) -> Header | Entry | None:
@@ -322,7 +344,7 @@ def _entry(number: int, line: bytes, recorded: bool, changes: Mapping[str, Any])
     except RecursionError:
         raise RecordingError("nested too deeply", number) from None
     except ValueError as error:  # msgspec's DecodeError and Python's UnicodeDecodeError
-        raise RecordingError(f"no JSON: {error}", number) from None
+        raise _NoJSONError(f"no JSON: {error}", number) from None
 
 
 def _header(number: int, values: dict[str, Any]) -> Header:
@@ -343,9 +365,9 @@ def replay(
     It decides by the recorded policy; or by `policy`, where that is one; or, where `policy` is a mapping, by the
     recorded one with those fields changed. Errors are as in `read`; a call whose policy cannot be made is passed
     over."""
-    changes = policy if isinstance(policy, Mapping) else {}
+    changes = attrs.asdict(policy, recurse=False) if isinstance(policy, Policy) else policy or {}
     header: Header | None = None
-    machine: TurnMachine | None = TurnMachine(policy if isinstance(policy, Policy) else Policy(**changes))
+    machine: TurnMachine | None = TurnMachine(Policy(**changes))
     for entry in _read(lines, on_error, changes):
         if isinstance(entry, Header):
             header, machine = entry, None

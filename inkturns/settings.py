@@ -98,6 +98,8 @@ def connect_query(
     if version is not None:
         if not isinstance(version, str):
             raise TypeError(f"connect_query: version is a Cartesia-Version, a string, not {version!r}")
+        if not version:
+            raise ValueError("connect_query: version is a Cartesia-Version, or None, not ''")
         pairs.append(("cartesia_version", version))
     if not isinstance(settings, TurnSettings | None):
         raise TypeError(f"connect_query: settings is a TurnSettings, not {settings!r}")

@@ -64,7 +64,7 @@ ROWS = (
     # on                    in        to        where                    do
     # -- which connection is it? the first request_id seen is the connection's
     (TURN,                  ANY,      SAME,     "stranger, foreign",     "report FOREIGN"),
-    (TURN,                  ANY,      SAME,     "stranger, connected",   "disconnect, remember, again"),
+    (TURN,                  ANY,      SAME,     "stranger, connected",   "disconnect, again"),
     (TURN,                  ANY,      SAME,     "stranger",              "remember, again"),
     (("connected",),        ANY,      SAME,     "repeated",              "report DUPLICATE_CONNECTED"),
     (("connected",),        ANY,      SAME,     "",                      "disconnect, remember"),

@@ -101,7 +101,7 @@ def _event(members: dict[str, Any]) -> ServerEvent:
         members["turn_id"] = _as_text(members["turn_id"])
     if (kind := _KNOWN.get(tag)) is None:
         rest = _value(msgspec.json.encode(members))
-        ids = {name: rest.pop(name) for name in ServerEvent.__struct_fields__ if name in rest}
+        ids = {n: rest.pop(n) for n in ServerEvent.__struct_fields__ if isinstance(rest.get(n, 0), str | None)}
         return _checked(Unknown, {"kind": tag, "fields": rest, **ids})
     fields = {name: _field(tag, name, members[name]) for name in kind.__struct_fields__ if name in members}
     if fields.get("transcript", "") is None:

@@ -230,6 +230,22 @@ def test_what_is_wrong_is_one_sentence_with_file_and_line_and_the_rest_is_shown(
     assert run("check", tmp_path / "none.jsonl").stdout == ""
 
 
+def test_standard_input_named_twice_is_read_once() -> None:
+    for command in ("replay", "check"):
+        once, twice = (run(command, *names, stdin=COMPLETE.read_bytes()) for names in (["-"], ["-", "-"]))
+        assert once.stdout == twice.stdout
+        assert (twice.exit_code, twice.stderr) == (0, "-: no inputs\n")
+
+
+def test_a_file_without_inputs_is_said(tmp_path: Path) -> None:
+    empty, begun = tmp_path / "empty.jsonl", written(tmp_path / "begun.jsonl", [])
+    empty.touch()
+    for command in ("replay", "check"):
+        done = run(command, empty, begun)
+        assert done.exit_code == 0
+        assert done.stderr == f"{empty}: no inputs\n{begun}: no inputs\n"
+
+
 def test_a_recording_that_was_cut_short_is_no_failure(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", call())
     path.write_bytes(path.read_bytes()[:-9])
@@ -406,6 +422,7 @@ def test_long_files_show_their_progress_on_a_terminal(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     monkeypatch.setattr(sys, "stderr", Terminal(screen, "utf-8"))
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 0

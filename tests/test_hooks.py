@@ -36,6 +36,7 @@ from inkturns.events import (
     EndNow,
     Event,
     ReplyDone,
+    ServerError,
     StopReply,
     Tick,
     TurnEagerEnd,
@@ -43,6 +44,7 @@ from inkturns.events import (
     TurnResume,
     TurnStart,
     TurnUpdate,
+    Unknown,
     UsePolicy,
 )
 from inkturns.hooks import Turns
@@ -310,6 +312,21 @@ def test_what_is_fed_inside_a_hook_waits_for_the_other_hooks() -> None:
     assert kinds(actions) == [Listen, Hear]
 
 
+def test_a_hook_that_is_registered_inside_a_hook_is_called_from_the_next_action_on() -> None:
+    turns, called = Turns(), list[str]()
+
+    @turns.on_update
+    def again(turn: Turn) -> None:
+        called.append(turn.transcript)
+        turns.on_update(again)
+
+    turns.feed(TurnStart())
+    turns.feed(TurnUpdate(transcript="go"))
+    assert called == ["go"]
+    turns.feed(TurnUpdate(transcript="go on"))
+    assert called == ["go", "go on", "go on"]
+
+
 def test_what_is_fed_deeper_is_handled_in_the_order_of_feeding_and_comes_out_of_the_outermost() -> None:
     turns, plain = Turns(), TurnMachine()
     inner: list[object] = []
@@ -558,6 +575,26 @@ def test_f10_so_is_one_of_which_it_says_what_are_no_events(what: Callable[[objec
     assert isinstance(report, Report)
     assert report.kind is ReportKind.BAD_FRAME
     assert kinds(turns.feed(TurnStart())) == [Listen]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TurnUpdate(transcript=None),  # type: ignore[arg-type]
+        TurnUpdate(transcript="\ud800"),
+        TurnEnd(turn_id=1),  # type: ignore[arg-type]
+        ServerError(status_code="429"),  # type: ignore[arg-type]
+        Unknown(kind="a", fields={"b": object()}),
+    ],
+    ids=["no text", "no UTF-8", "no turn_id", "no number", "no JSON"],
+)
+def test_f10_so_is_one_of_which_it_makes_an_event_with_a_bad_field(event: Event) -> None:
+    turns = Turns(source=Told({"frame": [event]}))
+    turns.feed(TurnStart())
+    [report] = turns.feed("frame")
+    assert isinstance(report, Report)
+    assert report.kind is ReportKind.BAD_FRAME
+    turns.machine.snapshot()
 
 
 def test_an_interrupt_from_a_source_passes() -> None:

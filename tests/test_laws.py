@@ -1,11 +1,11 @@
 """The laws, of every session whatever: A to I on hostile ones, J besides on lawful ones, totality, snapshots."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 from msgspec.structs import replace
 
 from inkturns.actions import (
@@ -179,19 +179,28 @@ def _names(actions: tuple[Action, ...]) -> Iterator[str]:
                 pass
 
 
+def met(sessions: SearchStrategy[Session], policies: SearchStrategy[Policy], expected: set[str]) -> set[str]:
+    """What is met in these sessions, until all that is expected was."""
+    found = set[str]()
+    for n in range(40):
+
+        @seed(n)
+        @settings(max_examples=100)
+        @given(sessions, policies)
+        def meet(session: Session, policy: Policy) -> None:
+            for event, actions in run(TurnMachine(policy), session):
+                found.add(type(event).__name__)
+                found.update(_names(actions))
+
+        meet()
+        if found >= expected:
+            break
+    return found
+
+
 def test_lawful_sessions_go_everywhere() -> None:
     """What the promises leave open happens, in the sessions drawn above: rounds of eager_end and resume, barge-ins,
     backchannels, lost turns, thoughts adopted and void for each reason that lawful traffic has."""
-    met = Counter[str]()
-
-    @settings(max_examples=400)
-    @given(lawful_sessions(), policies(sound=True))
-    def meet(session: Session, policy: Policy) -> None:
-        for event, actions in run(TurnMachine(policy), session):
-            met[type(event).__name__] += 1
-            met.update(_names(actions))
-
-    meet()
     expected = {
         *("Listen", "Hear", "Think", "Think ahead", "Resume", "Respond", "Interrupt"),
         *("Respond SERVER", "Respond LOST", "Respond FORCED", "Respond ahead"),
@@ -199,24 +208,20 @@ def test_lawful_sessions_go_everywhere() -> None:
         *("Cancel RESUMED", "Cancel MOVED", "Cancel MISMATCHED", "Cancel LOST", "Cancel CONTEXT_CHANGED"),
         *("Cancel FAILED", "Connected", "Disconnected", "EndNow", "Tick", "UsePolicy", "ReplyStarted", "ReplyDone"),
     }
-    assert expected - met.keys() == set()
-    assert not any(name.startswith("Report") for name in met)
+    found = met(lawful_sessions(), policies(sound=True), expected)
+    assert expected - found == set()
+    assert not any(name.startswith("Report") for name in found)
 
 
 def test_hostile_sessions_meet_every_report_and_every_way_to_end() -> None:
-    met = Counter[str]()
-
-    @settings(max_examples=400)
-    @given(hostile_sessions(), policies())
-    def meet(session: Session, policy: Policy) -> None:
-        for _, actions in run(TurnMachine(policy), session):
-            met.update(_names(actions))
-
-    meet()
-    adapters_and_agents = {"Report BAD_FRAME", "Report STUCK_TASK"}
-    assert {f"Report {kind.name}" for kind in ReportKind} - adapters_and_agents - met.keys() == set()
-    assert {name for name in met if name.startswith(("Respond ", "Abandon ")) and name != "Respond ahead"} == {
+    adapters_and_agents = {ReportKind.BAD_FRAME, ReportKind.STUCK_TASK}
+    ends = {
         *("Respond SERVER", "Respond FORCED", "Respond STALLED", "Respond LOST"),
         *("Abandon EMPTY", "Abandon SUPERSEDED", "Abandon LOST", "Abandon BACKCHANNEL"),
     }
-    assert {"Stall", "Hear revised", "Listen goes on"} - met.keys() == set()
+    reports = {f"Report {kind.name}" for kind in set(ReportKind) - adapters_and_agents}
+    cancels = {f"Cancel {reason.name}" for reason in set(CancelReason) - {CancelReason.BACKCHANNEL}}  # it is rare
+    expected = ends | reports | cancels | {"Respond ahead", "Stall", "Hear revised", "Listen goes on"}
+    found = met(hostile_sessions(), policies(), expected)
+    assert expected - found == set()
+    assert {name for name in found if name.startswith(("Respond ", "Abandon "))} == ends | {"Respond ahead"}

@@ -140,6 +140,7 @@ THEN_2 = [*HEARD_1, start("2"), update("hey", "2")]
 THEN_2_EAGER = [*THEN_2, eager("hey", "2")]
 
 KEEP = Policy(on_resume=OnResume.KEEP)
+KEEP_NEVER = Policy(on_resume=OnResume.KEEP, match=never)
 RESPOND = Policy(on_lost=OnLost.RESPOND)
 TWO_WORDS = Policy(interrupts=words(2))
 RAISES = Policy(match=raises)
@@ -247,6 +248,8 @@ UPDATES = [
     C("update, speaking: a kept thought, unchanged", KEPT, update("go"), "", SPEAKING, KEEP),
     C("update, speaking: a kept thought, matched", KEPT, update("Go."), "hear 'Go.' revised", SPEAKING, KEEP),
     C("update, speaking: a kept thought, blank", KEPT, update(" "), "", SPEAKING, KEEP),
+    C("update, speaking: a kept thought, unchanged, whatever match says", KEPT, update("go"), "", SPEAKING, KEEP_NEVER),
+    C("update, speaking: a kept thought, blank, whatever match says", KEPT, update(""), "", SPEAKING, KEEP_NEVER),
     C("update, speaking: a kept thought, not matched", KEPT, update("go on"),
       "cancel 1.1 MOVED, hear 'go on' +' on'", SPEAKING, KEEP),
     C("update, eager: identical", EAGERED, update("go"), "", EAGER),
@@ -866,6 +869,15 @@ def test_a_machine_restored_without_a_time_has_none() -> None:
     again = TurnMachine.restore(after(SPOKE_AT_1, STALLS).snapshot(2.0), STALLS)
     assert again.deadline is None
     assert again.turn == Turn(1, "go")
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), float("-inf")])
+def test_a_time_of_a_snapshot_that_is_not_finite_is_none(now: float) -> None:
+    machine = after(SPOKE_AT_1, STALLS)
+    assert machine.snapshot(now) == machine.snapshot()
+    again = TurnMachine.restore(machine.snapshot(), STALLS, now)
+    again.receive(update("go on"), 3)
+    assert again.deadline == 9
 
 
 def test_a_snapshot_does_not_hold_the_policy() -> None:

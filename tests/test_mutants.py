@@ -232,17 +232,6 @@ def forgets_the_earlier(remember: Callable[..., object]) -> Callable[..., object
     return other
 
 
-def never_takes_back(remember: Callable[..., object]) -> Callable[..., object]:
-    """A connection that comes again stays an earlier one."""
-
-    def other(s: State, e: Any, out: Out) -> None:
-        before = dict(s.earlier)
-        remember(s, e, out)
-        s.earlier |= before
-
-    return other
-
-
 def lets_it_wait_always(may_wait: Callable[..., object]) -> Callable[..., object]:
     return lambda s: s.reply is not None and s.policy.interrupts is not None
 
@@ -443,8 +432,8 @@ CODE = [
     *(instead("close", how) for how in (remembers(True), remembers(False))),
     *(value("REMEMBERED", n) for n in (1, 7, 9)),
     *(value("BY_SERVER", reasons) for reasons in ((), tuple(EndReason), (EndReason.SERVER,))),
-    instead("forget", does_nothing),
-    *(instead("remember", how) for how in (does_nothing, forgets_the_earlier, never_takes_back, leaves("turn"))),
+    *(instead("forget", how) for how in (does_nothing, leaves("request_id"), leaves("closed"))),
+    *(instead("remember", how) for how in (does_nothing, forgets_the_earlier, leaves("turn"))),
     instead("take", does_nothing),
     *(instead("interrupt", how) for how in (says_it_twice, says_nothing, leaves("reply"))),
     instead("cut_off", leaves("turn")),
@@ -474,10 +463,9 @@ CODE = [
 ]
 
 # Changes after which the machine does the same, and why. One that is caught after all has to leave this list.
-TURN_EVENTS = "turn.start turn.update turn.eager_end turn.end turn.resume, idle speaking eager_ended"
 EQUIVALENT = {
-    f"{TURN_EVENTS}, where 'stranger, foreign': without the guard stranger": "remember takes its own name back",
-    "remember: never takes back": "no stranger has the connection's own name",
+    "turn.update, speaking, where 'thinking, identical': without the guard thinking": "only to be quick",
+    "turn.update, speaking, where 'thinking, identical': without hear": "identical text changes nothing",
     "turn.resume, eager_ended, where 'elsewhere, closed': after the next row": "both say the same",
     "turn.eager_end turn.end, idle, where 'blank': after the next row": "nothing blank goes on",
     "turn.end, speaking eager_ended, where 'blank': after the next row": "the row before took the blank backchannel",

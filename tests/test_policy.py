@@ -1,5 +1,6 @@
 """Policy, checked when made; what `normalized`, `exact` and `words` count as the same."""
 
+import functools
 import math
 from string import punctuation
 from typing import Any
@@ -34,13 +35,25 @@ def test_the_defaults_are_the_designs() -> None:
     }
 
 
+async def said(*texts: str) -> bool:
+    return True
+
+
+class Said:
+    async def __call__(self, *texts: str) -> bool:
+        return True
+
+    async def said(self, *texts: str) -> bool:
+        return True
+
+
 REFUSED: dict[str, tuple[Any, ...]] = {
     "speculate": (None, 0, 1, "yes"),
     "on_resume": (None, "drop", 1, True, OnStall.END, []),
-    "match": (None, "exact", 1),
+    "match": (None, "exact", 1, said, functools.partial(said, "go"), Said(), Said().said),
     "max_thoughts": (-1, 1.0, True, "3", math.inf),
     "min_words": (None, -1, 1.0, True, "3"),
-    "interrupts": (3, "stop", True),
+    "interrupts": (3, "stop", True, said, functools.partial(said, "go"), Said(), Said().said),
     "stall_timeout": (0, 0.0, -1, True, "5", math.nan, math.inf, -math.inf),
     "on_stall": (None, "drop", 1, True, OnLost.ABANDON, []),
     "on_lost": (None, "drop", 1, True, OnResume.KEEP, []),

@@ -282,8 +282,8 @@ def test_a_function_of_ones_own_replays_where_it_is_given_again() -> None:
     data = recorded(items, Policy(match=always, on_lost=OnLost.RESPOND)).splitlines()
     with pytest.raises(RecordingError, match=r"line 1: Policy\.match"):
         list(replay(data))
-    with pytest.raises(RecordingError, match=r"line 4: Policy\.match"):
-        list(replay(data, Policy(match=always)))
+    policy = Policy(match=always)
+    assert [one.event for one in replay(data, policy)][2] == UsePolicy(policy)  # it decides, whatever was used then
     assert [one.differs for one in replay(data, {"match": always})] == [None] * 4
     other = list(replay(data, {"match": exact}))
     assert other[3].differs == json.loads(data[4])["out"]
@@ -399,6 +399,35 @@ def test_a_last_line_that_was_cut_short_is_said_and_not_fatal() -> None:
     assert [type(error) for error in errors] == [TruncatedError]
 
 
+@pytest.mark.parametrize("cut", [3, 5, 15, -40, -2])
+def test_what_a_killed_process_left_is_readable_after_the_next_call_too(tmp_path: Path, cut: int) -> None:
+    """A header cut short, or a line of the call."""
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(recorded([('{"type":"turn.start"}', None)])[:cut])
+    Turns(recorder=Recorder(path)).feed('{"type":"turn.start"}')
+    errors: list[RecordingError] = []
+    with path.open("rb") as lines:
+        replayed = list(replay(lines, on_error=errors.append))
+    assert [one.differs for one in replayed] == [None]
+    assert [type(error) for error in errors] == [TruncatedError]
+    with path.open("rb") as lines, pytest.warns(RecordingWarning, match="cut short"):
+        assert len(list(read(lines))) == len(replayed) + (1 if cut > 0 else 2)
+
+
+def test_a_line_that_is_broken_elsewhere_is_not_called_cut_short() -> None:
+    header, line = recorded([('{"type":"turn.start"}', None)]).splitlines()
+    for broken in (b'{"frame":3}', b'{"frame"', b"x"):
+        for after in ([line], [header, line] if broken != b'{"frame"' else [b""]):
+            with pytest.raises(RecordingError, match="line 2"):
+                list(read([header, broken + b"\n", *after]))
+
+
+def test_lines_that_cannot_be_read_are_many_without_harm() -> None:
+    errors: list[RecordingError] = []
+    assert list(read(["{"] * 30_000, on_error=errors.append)) == []
+    assert len(errors) == 30_000
+
+
 def test_an_out_that_is_none_is_a_difference_and_cannot_be_read_as_actions() -> None:
     (one,) = replay(['{"app":{"type":"tick"},"out":[{"type":"Dance"}]}'])
     assert one.differs == [{"type": "Dance"}]
@@ -500,6 +529,14 @@ def test_a_closed_recorder_and_one_that_was_never_begun_write_nothing(tmp_path: 
     turns.feed(TurnStart())
     assert len(path.read_text().splitlines()) == 1
     assert recorder.failed is None
+
+
+@pytest.mark.parametrize(
+    "given", [{"settings": {"end_timeout_ms": 640}}, {"labels": 3}, {"labels": "ab"}, {"text": "no"}, {"text": None}]
+)
+def test_f41_what_a_recorder_is_given_is_checked(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"Recorder: {next(iter(given))}"):
+        Recorder(io.BytesIO(), **given)
 
 
 def test_a_recorder_is_for_one_call_and_for_bytes() -> None:

@@ -137,18 +137,18 @@ def _of_the_application(use: SearchStrategy[Policy], number: SearchStrategy[int]
 
 @st.composite
 def hostile_sessions(draw: DrawFn, max_steps: int = 30) -> Session:
-    """Any events in any order, or a lawful session with steps dropped, repeated, swapped, put in and given other
-    text; times that grow, that jump back and forth, that come and go, or none."""
+    """Any events in any order, or a lawful session with steps dropped, repeated, swapped, put in, given other text and
+    gone on from later; times that grow, that jump back and forth, that come and go, or none."""
     said: list[Event]
-    if draw(st.booleans()):
+    if draw(st.sampled_from((False, False, True))):
         said = draw(st.lists(events(), max_size=max_steps))
     else:
         said = [event for event, _ in draw(lawful_sessions())][:max_steps]
         for _ in range(draw(st.integers(0, 6))):
             i = draw(st.integers(0, max(0, len(said) - 1)))
-            what = draw(st.sampled_from(("drop", "repeat", "swap", "insert", "alter", "blank")))
-            if what == "insert" or not said:
-                said.insert(i, draw(events()))
+            what = draw(st.sampled_from(("drop", "repeat", "swap", "insert", "tick", "alter", "blank", "go on")))
+            if what in ("insert", "tick") or not said:
+                said.insert(i, Tick() if what == "tick" else draw(events()))
             elif what == "drop":
                 del said[i]
             elif what == "repeat":
@@ -156,17 +156,22 @@ def hostile_sessions(draw: DrawFn, max_steps: int = 30) -> Session:
             elif what == "swap":
                 said[i - 1 : i + 1] = reversed(said[i - 1 : i + 1])
             else:
-                spoken = [j for j, event in enumerate(said) if isinstance(event, TurnUpdate | TurnEagerEnd | TurnEnd)]
-                if spoken:
-                    j = draw(st.sampled_from(spoken[::-1]))
-                    text = draw(st.sampled_from(TEXTS)) if what == "alter" else " "
-                    said[j] = replace(said[j], transcript=text)
+                spoken = [(j, e) for j, e in enumerate(said) if isinstance(e, TurnUpdate | TurnEagerEnd | TurnEnd)]
+                if not spoken:
+                    continue
+                j, event = draw(st.sampled_from(spoken[::-1]))
+                if what == "go on":
+                    longer = replace(event, transcript=f"{event.transcript} on")
+                    said.insert(draw(st.integers(j + 1, len(said))), longer)
+                else:
+                    said[j] = replace(event, transcript=draw(st.sampled_from(TEXTS)) if what == "alter" else " ")
     time: SearchStrategy[float | None] = st.integers(-16, 160).map(lambda n: n / 16)
     match draw(st.sampled_from(("none", "growing", "wild"))):
         case "none":
             return [(event, None) for event in said]
         case "growing":
-            steps = draw(st.lists(st.sampled_from((0.0, 0.125, 0.25, 1.0)), min_size=len(said), max_size=len(said)))
+            gaps = st.sampled_from((0.0, 0.125, 0.25, 1.0, 6.0))
+            steps = draw(st.lists(gaps, min_size=len(said), max_size=len(said)))
             return [(event, sum(steps[: i + 1])) for i, event in enumerate(said)]
         case _:
             return [(event, draw(st.none() | time)) for event in said]
@@ -184,11 +189,7 @@ def lawful_sessions(draw: DrawFn) -> Session:
     less than 6 s go by in all."""
     clock = draw(st.none() | st.sampled_from((0.0, 1000.0)))
     has_turn_id, has_request_id = (draw(st.sampled_from((ALWAYS, NEVER, st.booleans()))) for _ in "ab")
-    hows = ["connected", "both"]
-    if has_request_id in (ALWAYS, NEVER):  # a Disconnected does not say who comes next; an id here and none there would
-        hows.append("disconnected")
-    if has_request_id is ALWAYS:
-        hows.append("silently")
+    hows = ["connected", "both", "disconnected", *(["silently"] if has_request_id is ALWAYS else [])]
     turns = 0
     session: Session = []
 
