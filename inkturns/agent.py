@@ -49,7 +49,7 @@ from inkturns.events import (
 )
 from inkturns.history import History, Spoken
 from inkturns.hooks import Turns
-from inkturns.policy import Policy, check_count
+from inkturns.policy import OnLost, Policy, check_count
 
 __all__ = ["Agent", "Outcome", "Settled", "Thought", "committed", "current_thought"]
 
@@ -301,7 +301,8 @@ class _Reply(_Run):
         self.turn = turn
         self.number = turn.number if turn else 0
         self.thought = thought
-        self.spoken: Spoken | None = None  # once it is audible
+        self.spoken: Spoken | None = None
+        self.audible = False  # its first item was taken
 
 
 class _Listening(_Run):
@@ -357,7 +358,10 @@ class _Committed:
         assert self.block is not None
         self.thought.blocks.remove(self.block)
         self.thought.changed.fire()
-        return self.block.__exit__(kind, error, trace)
+        cut_short = self.block.__exit__(kind, error, trace)
+        if cut_short:
+            await checkpoint()  # nobody takes it for whole
+        return cut_short
 
 
 @attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)  # checked when made; an assignment is to cost nothing
@@ -393,8 +397,9 @@ class Agent(Turns):
     _speaking: _Reply | None = attrs.field(init=False, default=None)  # the last that began
     _deferred: Turn | None = attrs.field(init=False, default=None)  # whose listen waits for a reply that goes on
     _listening: set[int] = attrs.field(init=False, factory=set)
-    _running: set[_Run] = attrs.field(init=False, factory=set)
-    _unsettled: set[Thought] = attrs.field(init=False, factory=set)
+    _running: dict[_Run, None] = attrs.field(init=False, factory=dict)  # or ordered, in that order
+    _over: bool = attrs.field(init=False, default=False)
+    _unsettled: dict[Thought, None] = attrs.field(init=False, factory=dict)
     _failures: list[Exception] = attrs.field(init=False, factory=list)
 
     @max_ahead.validator
@@ -507,10 +512,10 @@ class Agent(Turns):
                 finally:
                     await self._end()
         finally:
-            self._tasks = None
             for thought in [*self._unsettled]:
                 thought.over = True
                 self._settle(thought, last=True)
+            self._tasks = None
         raised += self._failures
         if len(raised) > 1:
             raise ExceptionGroup("the call failed", raised)
@@ -518,15 +523,21 @@ class Agent(Turns):
             raise raised[0]
 
     async def _end(self) -> None:
-        """Hands over the words of an open turn, ends every task, and says which will not end."""
-        if self.machine.turn is not None:
-            self.feed(Disconnected("the agent was closed"))
-        self._tasks.cancel_scope.cancel()
+        """Hands over the words of an open turn, ends every task, and says which will not end. Deaf from here on: what
+        is fed now could be settled by nobody."""
+        self._over = True
+        if self.machine.turn is not None:  # which nobody will answer, whatever the policy says
+            self._receive(UsePolicy(attrs.evolve(self.machine.policy, on_lost=OnLost.ABANDON)))
+            self._receive(Disconnected("the agent was closed"))
+        self.close()
+        while self._orders:  # never begun
+            self._is_gone(self._orders.popleft()[1])
         with anyio.CancelScope(shield=True):
-            for run in [*self._running]:
-                run.cut()
-            for run in [*self._running]:
-                await run.until_gone()
+            async with anyio.create_task_group() as waiting:
+                for run in self._running:
+                    waiting.start_soon(run.until_gone)
+        self._reply = None
+        self._rested.fire()
 
     async def _own_task(self) -> None:
         """Starts what was ordered, and times the machine's Ticks."""
@@ -549,12 +560,17 @@ class Agent(Turns):
         outside `run` and `async with`, and nothing because of what came over the wire."""
         if self._tasks is None:
             raise RuntimeError("an agent is fed inside its run, or its `async with`")
+        return () if self._over else self._receive(item, now)
+
+    def _receive(self, item: Any, now: float | None = None) -> tuple[Action, ...]:
         try:
             actions = super().feed(item, now)
         except ExceptionGroup as group:
             actions = ()
             for error in group.exceptions:
                 self._fail(self.machine.turn, error)
+        if self._reply is not None or self._deferred is not None:
+            self._follow()
         deadline = self.machine.deadline
         if deadline is not None and (self._armed is None or deadline < self._armed):
             self._wake.fire()
@@ -578,20 +594,25 @@ class Agent(Turns):
         self._cut_reply()
 
     def close(self) -> None:
-        """Ends the call at once, without an error: `run`, or the `async with`, returns."""
+        """Ends the call at once, without an error: nothing more is heard, and `run`, or the `async with`, returns."""
         if self._tasks is not None:
+            for run in [*self._running]:
+                run.cut()
             self._tasks.cancel_scope.cancel()
 
     async def say(self, what: Any) -> None:
         """Says what the application wants said by itself (a greeting, a re-prompt), a text or a stream, through
         `respond(None, thought)`; returns when it was heard, or interrupted. Waits for a reply that is in flight. Raises
         RuntimeError outside a call, without `respond`, and inside it, where it would wait for itself."""
-        if self._tasks is None or "respond" not in self._roles:
+        if self._tasks is None or self._over or "respond" not in self._roles:
             raise RuntimeError("an agent says things inside its call, and through `respond`")
-        if _reply.get(None) is not None:
+        speaking = _reply.get(None)  # the context of a task may outlive the reply that began it
+        if speaking is not None and speaking.agent is self and not speaking.gone:
             raise RuntimeError("say, inside respond, would wait for itself")
         while self._reply is not None:
             await self._rested.wait()
+        if self._over:
+            return
         thought = Thought(self, None, 0, speculative=False, said=what)
         self._reply = reply = thought.reply = _Reply(self, None, thought)
         self._order(self._run_thought, thought)
@@ -606,18 +627,17 @@ class Agent(Turns):
     # -- the machine's actions
 
     def _opened(self, action: Listen) -> None:
-        reply = self._reply
-        if reply is not None and not reply.number and reply.spoken is None:
-            self._cut_reply()  # nothing was heard of it, and the machine does not know it: it is not for this moment
         self._deferred = action.turn
-        if self._reply is None:
-            self._listen(reply)
+        reply = self._reply
+        if reply is not None and not reply.number and not reply.audible:
+            self._cut_reply()  # nothing was heard of it, and the machine does not know it: it is not for this moment
+        self._follow()
 
     def _ordered(self, action: Think) -> None:
         thought = Thought(self, action.turn, action.thought, speculative=action.speculative)
         self._live = thought
         if "think" in self._roles:
-            self._unsettled.add(thought)
+            self._unsettled[thought] = None
             self._order(self._run_thought, thought)
         else:
             thought.over = True
@@ -650,9 +670,19 @@ class Agent(Turns):
         self.history.tell(action)
         self._deferred = None
 
+    def _follow(self) -> None:
+        """Cuts off the reply that the machine has no longer in flight (it was told that it is done), and listens where
+        none goes on."""
+        in_flight, reply = self.machine.reply, self._reply
+        if reply is not None and reply.number != in_flight and (reply.number or reply.audible):
+            self._cut_reply()
+        if in_flight is None:
+            self._listen(None)
+
     # -- user code, each piece in its task
 
     def _order(self, start: Callable[..., Awaitable[None]], run: _Run) -> None:
+        self._running[run] = None
         self._orders.append((start, run))
         self._wake.fire()
 
@@ -672,6 +702,8 @@ class Agent(Turns):
 
     async def _run_listen(self, run: _Listening) -> None:
         async def body() -> None:
+            if run.cut_at is not None:
+                return
             if run.after is not None:
                 with anyio.CancelScope(deadline=self._now() + LISTEN_AFTER):
                     while not run.after.gone:
@@ -686,6 +718,8 @@ class Agent(Turns):
 
     async def _run_thought(self, thought: Thought) -> None:
         async def body() -> None:
+            if thought.cut_at is not None:  # trio may begin it after the next one
+                return
             if thought.turn is not None:
                 if self._thinking is not None:
                     await self._thinking.until_gone()
@@ -711,6 +745,8 @@ class Agent(Turns):
 
     async def _run_reply(self, reply: _Reply) -> None:
         async def body() -> None:
+            if reply.cut_at is not None:
+                return
             if self._speaking is not None:
                 await self._speaking.until_gone()
             self._speaking = reply
@@ -722,20 +758,24 @@ class Agent(Turns):
             _reply.set(reply)
             await self._returned(self._roles["respond"](reply.turn, reply.thought))
 
-        error = await self._guarded(reply, body)
+        try:
+            error = await self._guarded(reply, body)
+        finally:
+            text = reply.spoken.text if reply.spoken else ""
+            self._write("heard", reply.turn, text=text, whole=reply.cut_at is None)
         reply.thought.cut()
         if self._reply is reply:
             self._reply = None
             self.feed(ReplyDone(reply.number))
-            self._listen(None)
         self._rested.fire()
-        self._write("heard", reply.turn, text=reply.spoken.text if reply.spoken else "", whole=reply.cut_at is None)
-        if error is not None and error is not reply.thought.error:
+        known = reply.thought.error
+        if isinstance(error, ExceptionGroup):  # of its task group, in which it took from the thought
+            error = error.split(lambda one: one is known)[1]
+        if error is not None and error is not known:
             self._fail(reply.turn, error)
 
     async def _guarded(self, run: _Run, body: Callable[[], Awaitable[None]]) -> Exception | None:
         """Runs user code in this task, under its scope; gives what it raised."""
-        self._running.add(run)
         try:
             with anyio.CancelScope() as run.scope:
                 if run.cut_at is not None:
@@ -743,18 +783,27 @@ class Agent(Turns):
                 await body()
         except Exception as error:
             return error
+        except BaseExceptionGroup as group:  # trio: its own task group's, of the cancellation and of what was raised
+            _, rest = group.split(anyio.get_cancelled_exc_class())
+            if not isinstance(rest, Exception):
+                raise
+            return rest
         except anyio.get_cancelled_exc_class() as cancelled:
             if self._tasks.cancel_scope.cancel_called or anyio.current_effective_deadline() == float("-inf"):
+                run.cut()
                 raise
             # asyncio alone: it awaited something that somebody else cancelled
             stray = RuntimeError(f"{run.label} was cancelled, and not by its agent")
             stray.__cause__ = cancelled
             return stray
         finally:
-            self._running.discard(run)
-            run.gone = True
-            run.changed.fire()
+            self._is_gone(run)
         return None
+
+    def _is_gone(self, run: _Run) -> None:
+        self._running.pop(run, None)
+        run.gone = True
+        run.changed.fire()
 
     async def _returned(self, result: Any) -> None:
         if inspect.isawaitable(result):
@@ -772,10 +821,10 @@ class Agent(Turns):
         return reply.spoken
 
     def _took(self, reply: _Reply, item: object) -> None:
-        if reply.spoken is None:
-            self._heard(reply)
-            self.feed(ReplyStarted(reply.number))
         self._heard(reply).took(item)
+        if not reply.audible:
+            reply.audible = True
+            self.feed(ReplyStarted(reply.number))
 
     def _is_stuck(self, run: _Run) -> None:
         if run.stuck:
@@ -802,15 +851,14 @@ class Agent(Turns):
             if self._on_failure:
                 return
             self._failures.append(error)
-        if self._tasks is not None:
-            self._tasks.cancel_scope.cancel()
+        self.close()
 
     def _settle(self, thought: Thought, *, last: bool = False) -> None:
         """Says what became of a thought, once: when it is decided and its task is over."""
         decided = thought.void is not None or thought.committed_at is not None or last
         if thought not in self._unsettled or not thought.over or not decided:
             return
-        self._unsettled.discard(thought)
+        del self._unsettled[thought]
         adopted = thought.committed_at is not None
         failed = thought.error is not None if adopted else thought.void is CancelReason.FAILED
         assert thought.turn is not None

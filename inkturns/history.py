@@ -20,17 +20,19 @@ class Spoken:
     """What the agent said, as far as it was heard; it stands where it was first heard."""
 
     text: str = ""
+    _told: bool = attrs.field(init=False, default=False)  # how far it was heard
 
     def took(self, item: object) -> None:
-        """A piece of the reply went out to the user. What is no text (audio, say) leaves no words here."""
-        if isinstance(item, str):
+        """A piece of the reply went out to the user. What is no text (audio, say) leaves no words here; nor does
+        anything once `heard` has said how far it got."""
+        if isinstance(item, str) and not self._told:
             self.text += item
 
     def heard(self, text: str) -> None:
         """All of the reply that was heard so far, instead of the pieces that went out. Raises TypeError for no text."""
         if not isinstance(text, str):
             raise TypeError(f"what was heard is a text, not {type(text).__name__}")
-        self.text = text
+        self.text, self._told = text, True
 
 
 @attrs.define(eq=False)

@@ -185,6 +185,11 @@ class TurnMachine:
         return turn
 
     @property
+    def reply(self) -> int | None:
+        """The number of the turn whose reply is in flight; 0: the application's own speech; None: none is."""
+        return self._state.reply
+
+    @property
     def deadline(self) -> float | None:
         """When it wants a Tick; None: never. Read it after every `receive`."""
         return table.deadline(self._state)

@@ -1,0 +1,255 @@
+"""Agent: what waits for the commit of its thought, and what is kept whole."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from inkturns.actions import ReportKind, Turn
+from inkturns.agent import committed
+from inkturns.events import Disconnected
+
+if TYPE_CHECKING:
+    from tests.conftest import Call
+
+
+async def stubborn(seconds: float) -> None:
+    """What does not let itself be cancelled."""
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(seconds)
+
+
+# -- what waits for the commit
+
+
+async def test_committed_waits_for_the_end_of_the_turn(call: "Call") -> None:
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> AsyncIterator[str]:
+        call.see("asked")
+        await committed()
+        call.see("booked")
+        yield "booked"
+        await committed()
+        async with committed():
+            call.see("and once more")
+
+    async with agent:
+        call.guess("book it")
+        await anyio.sleep(1)
+        call.end("Book it.")
+    assert sorted(call.seen) == [(0.0, "asked"), (1.0, "and once more"), (1.0, "booked"), (1.0, "booked")]
+
+
+async def test_what_waits_for_the_commit_of_a_void_thought_never_goes_on(call: "Call") -> None:
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        try:
+            if turn.thoughts == 1:
+                await committed()
+            else:
+                async with committed():
+                    call.see("in the block")
+            call.see(f"committed {turn.thoughts}")
+        finally:
+            call.see(f"out {turn.thoughts}")
+        return "a"
+
+    async with agent:
+        call.guess("book")
+        await anyio.sleep(1)
+        call.eager("book it")
+        await anyio.sleep(1)
+        call.resume()
+        await anyio.sleep(1)
+        call.end("")  # answers what was said
+    assert call.seen == [
+        *[(1.0, "out 1"), (2.0, "out 2")],
+        *[(3.0, "in the block"), (3.0, "committed 3"), (3.0, "out 3"), (3.0, "a")],
+    ]
+
+
+async def test_a_task_of_the_thought_may_wait_for_the_commit(call: "Call") -> None:
+    agent = call.speaks()
+
+    async def effect(name: str) -> None:
+        await committed()
+        call.see(name)
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(effect, f"effect of {turn.transcript}")
+        return "done"
+
+    async with agent:
+        call.guess("this")
+        await anyio.sleep(1)
+        call.eager("that")
+        await anyio.sleep(1)
+        call.end("that")
+    assert call.seen == [(2.0, "effect of that"), (2.0, "done")]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_gate_fails_closed_where_cancellation_does_not_reach(call: "Call", whole: bool) -> None:
+    """A task that outlives its thought, and a thought that has shielded itself."""
+    agent = call.speaks()
+
+    async def effect(name: str) -> None:
+        with pytest.raises(RuntimeError, match="the thought is void"):
+            await gate()
+        call.see(name)
+
+    async def gate() -> None:
+        if not whole:
+            await committed()
+        async with committed():
+            pytest.fail("a void thought got through")
+
+    async def run(tasks: TaskGroup) -> None:
+        @agent.think
+        async def think(turn: Turn) -> str:
+            tasks.start_soon(effect, "elsewhere")
+            with anyio.CancelScope(shield=True):
+                await effect("shielded")
+            return "a"
+
+        async with agent:
+            call.guess("hello")
+            await anyio.sleep(1)
+            call.feed(Disconnected())
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as tasks:
+        await run(tasks)
+    assert sorted(call.seen) == [(1.0, "elsewhere"), (1.0, "shielded")]
+
+
+async def test_a_block_is_kept_whole_and_the_next_thought_begins_after_it(call: "Call") -> None:
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> AsyncIterator[str]:
+        call.see(f"think {turn.number}")
+        if turn.number == 1:
+            yield "one moment"
+            async with committed():
+                await anyio.sleep(3)  # longer than `grace`
+                call.see("booked")
+            await anyio.sleep(0)
+            pytest.fail("it went on after its block")
+        yield "booked already"
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(1)
+        call.guess("no")  # a barge-in
+        await anyio.sleep(1)
+        call.end("no")
+        await anyio.sleep(5)
+    assert call.seen == [
+        *[(0.0, "think 1"), (0.0, "one moment"), (3.0, "booked"), (3.0, "think 2"), (3.0, "booked already")],
+    ]
+    assert call.reports == []
+
+
+async def test_a_block_that_was_entered_ahead_is_whole_too(call: "Call") -> None:
+    """The barge-in comes before the thought was heard at all; the block is around its yields."""
+    agent = call.speaks(max_ahead=1)
+
+    @agent.think
+    async def think(turn: Turn) -> AsyncIterator[str]:
+        if turn.number == 1:
+            async with committed():
+                for i in range(3):
+                    yield f"never heard {i}"
+                    await anyio.sleep(1)
+                call.see("whole")
+
+    @agent.listen
+    async def listen(turn: Turn) -> None:
+        await stubborn(0.3)
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(0.1)
+        call.start()
+        await anyio.sleep(5)
+    assert call.seen == [(3.1, "whole")]
+
+
+async def test_a_block_has_until_the_effect_timeout(call: "Call") -> None:
+    agent = call.speaks(effect_timeout=2)
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        if turn.number == 1:
+            try:
+                async with committed():
+                    await anyio.sleep(10)
+                call.see("nobody may take it for done")
+            finally:
+                call.see("cut")
+        call.see(f"think {turn.number}")
+        return "a"
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(1)
+        call.turn("no")
+        await anyio.sleep(5)
+    assert call.seen == [(3.0, "cut"), (3.0, "think 2"), (3.0, "a")]
+    assert call.reports == []
+
+
+async def test_a_block_that_will_not_end_is_reported_after_the_effect_timeout_and_grace(call: "Call") -> None:
+    agent = call.speaks(effect_timeout=2, grace=0.5)
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        if turn.number == 1:
+            async with committed():
+                await stubborn(8)
+        call.see(f"think {turn.number}")
+        return "a"
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(1)
+        call.turn("no")
+        await anyio.sleep(5)
+        assert call.seen == [(3.5, "think 2"), (3.5, "a")]
+    assert [report.kind for report in call.reports] == [ReportKind.STUCK_TASK]
+
+
+async def test_blocks_may_be_nested_and_several(call: "Call") -> None:
+    agent = call.speaks()
+
+    async def effect(seconds: float) -> None:
+        async with committed():
+            await anyio.sleep(seconds)
+            call.see(f"effect {seconds}")
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        if turn.number == 1:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(effect, 2)
+                async with committed():
+                    await effect(1)
+            await anyio.sleep(0)
+        call.see(f"think {turn.number}")
+        return "a"
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(0.5)
+        call.turn("no")
+        await anyio.sleep(5)
+    assert call.seen == [(1.0, "effect 1"), (2.0, "effect 2"), (2.0, "think 2"), (2.0, "a")]
