@@ -22,9 +22,9 @@ from collections.abc import Callable
 import attrs
 
 from inkturns.actions import EndReason, Report, ReportKind, Turn
-from inkturns.agent import Outcome, Settled
 from inkturns.events import ReplyDone, ReplyStarted, UsePolicy
 from inkturns.policy import Policy
+from inkturns.thought import Outcome, Settled
 
 __all__ = ["Asked", "Outside", "Piece"]
 

@@ -28,7 +28,6 @@ import attrs
 from anyio.lowlevel import current_token
 
 from inkturns.actions import Report, Turn
-from inkturns.agent import Settled, Thought, committed
 from inkturns.events import (
     Connected,
     ContextChanged,
@@ -54,6 +53,7 @@ from inkturns.testing.weather import (
     an_event,
     some_manners,
 )
+from inkturns.thought import Settled, Thought, committed
 
 __all__ = ["Boom", "Call", "World", "storm"]
 
