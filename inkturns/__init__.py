@@ -2,6 +2,7 @@
 
 Three tiers, each usable alone: `TurnMachine` (pure), `Turns` (hooks), `Agent` (tasks)."""
 
+import importlib
 import typing
 
 from inkturns.actions import (
@@ -46,13 +47,13 @@ from inkturns.history import History
 from inkturns.hooks import Source, Turns
 from inkturns.machine import TurnMachine
 from inkturns.policy import OnLost, OnResume, OnStall, Policy, exact, normalized, words
-from inkturns.recording import Recorder, replay
 from inkturns.settings import BALANCED, PATIENT, RESPONSIVE, TurnSettings
 from inkturns.table import Phase
 from inkturns.wire import close_command, config_command, connect_query, decode
 
 if typing.TYPE_CHECKING:
     from inkturns.agent import Agent, Outcome, Settled, Thought, committed, current_thought
+    from inkturns.recording import Recorder, replay
 
 __all__ = [
     "BALANCED",
@@ -123,10 +124,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> typing.Any:
-    """The agent, and so anyio and its loop, are loaded when they are asked for."""
-    if name not in ("Agent", "Outcome", "Settled", "Thought", "committed", "current_thought"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from inkturns import agent
+_LATER = dict.fromkeys(("Agent", "Outcome", "Settled", "Thought", "committed", "current_thought"), "agent")
+_LATER |= dict.fromkeys(("Recorder", "replay"), "recording")
 
-    return getattr(agent, name)
+
+def __getattr__(name: str) -> typing.Any:
+    """The agent, and so anyio and its loop, and the recordings are loaded when they are asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"inkturns.{_LATER[name]}"), name)

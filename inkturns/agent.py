@@ -10,7 +10,6 @@ Rules of this file:
 """
 
 import inspect
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -92,7 +91,7 @@ class Agent(Turns):
     _on_failure: list[Callable[[Turn | None, Exception], object]] = attrs.field(init=False, factory=list)
     _call: AbstractAsyncContextManager[None] | None = attrs.field(init=False, default=None)
     _tasks: Any = attrs.field(init=False, default=None)  # the task group, while the call lasts
-    _orders: deque[tuple[Callable[..., Awaitable[None]], Run]] = attrs.field(init=False, factory=deque)
+    _orders: list[tuple[Callable[..., Awaitable[None]], Run]] = attrs.field(init=False, factory=list)
     _wake: Signal = attrs.field(init=False, factory=Signal)  # of the agent's own task
     _rested: Signal = attrs.field(init=False, factory=Signal)  # a reply or a listen is over
     _armed: float | None = attrs.field(init=False, default=None)
@@ -132,7 +131,7 @@ class Agent(Turns):
             Abandon: self._abandoned,
         }
         for kind, act in acts.items():
-            self._hooks[kind].append(act)
+            self._hooks[kind].append((False, act))
 
     # -- the roles, each at most once, and the agent's own hooks
 
@@ -236,7 +235,7 @@ class Agent(Turns):
             self._receive(Disconnected("the agent was closed"))
         self.close()
         while self._orders:  # never begun
-            self._is_gone(self._orders.popleft()[1])
+            self._is_gone(self._orders.pop(0)[1])
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as waiting:
                 for run in self._running:
@@ -247,13 +246,16 @@ class Agent(Turns):
     async def _own_task(self) -> None:
         """Starts what was ordered, and times the machine's Ticks."""
         while True:
-            while self._orders:
-                start, run = self._orders.popleft()
-                self._tasks.start_soon(start, run)
-            self._rested.fire()
-            self._armed = self.machine.deadline
-            with anyio.CancelScope(deadline=float("inf") if self._armed is None else self._armed):
-                await self._wake.wait()
+            with anyio.CancelScope() as alarm:  # one for many orders: it costs as much as to start a task
+                while True:
+                    while self._orders:
+                        self._tasks.start_soon(*self._orders.pop(0))
+                    self._rested.fire()
+                    if self._armed != self.machine.deadline:
+                        self._armed = self.machine.deadline
+                        alarm.deadline = float("inf") if self._armed is None else self._armed
+                    await self._wake.wait()
+            self._armed = None
             if self.machine.deadline is not None and self._now() >= self.machine.deadline:
                 self.feed(Tick())
 
@@ -508,6 +510,10 @@ class Agent(Turns):
     def _is_gone(self, run: Run) -> None:
         self._running.pop(run, None)
         run.gone = True
+        if run is self._thinking:
+            self._thinking = None
+        elif run is self._speaking:
+            self._speaking = None
         run.changed.fire()
 
     async def _returned(self, result: Any) -> None:
@@ -536,7 +542,7 @@ class Agent(Turns):
             return
         run.stuck = True
         report = Report(ReportKind.STUCK_TASK, None, f"{run.label} goes on though it was cancelled; it is not heard")
-        for hook in self._hooks[Report]:
+        for _, hook in self._hooks[Report]:
             self._calls(None, hook, report)
 
     def _calls(self, turn: Turn | None, hook: Callable[..., object], *given: object) -> None:

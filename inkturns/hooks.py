@@ -4,9 +4,8 @@ Rules of this file: synchronous, no clock but the one that is given; hooks are c
 the machine has moved on; what a hook raises never stops another hook, nor what is fed next.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -31,8 +30,10 @@ from inkturns.errors import DecodeError
 from inkturns.events import FROM_APPLICATION, FROM_SERVER, Event, ServerEvent
 from inkturns.machine import TurnMachine
 from inkturns.policy import Policy, is_async
-from inkturns.recording import Recorder
 from inkturns.wire import decode
+
+if TYPE_CHECKING:
+    from inkturns.recording import Recorder  # a file that most calls do without
 
 __all__ = ["Source", "Turns"]
 
@@ -74,10 +75,10 @@ class Turns:
     policy: Policy = attrs.field(factory=Policy)
     source: Source | None = attrs.field(default=None, kw_only=True)
     clock: Callable[[], float] | None = attrs.field(default=None, kw_only=True)
-    recorder: Recorder | None = attrs.field(default=None, kw_only=True)
+    recorder: "Recorder | None" = attrs.field(default=None, kw_only=True)
     machine: TurnMachine = attrs.field(init=False)
-    _hooks: dict[type[Action], list[Callable[[Any], object]]] = attrs.field(init=False)
-    _fed: deque[tuple[object, float | None]] = attrs.field(init=False, factory=deque)
+    _hooks: dict[type[Action], list[tuple[bool, Callable[[Any], object]]]] = attrs.field(init=False)
+    _fed: list[tuple[object, float | None]] = attrs.field(init=False, factory=list)
     _feeding: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
@@ -86,7 +87,7 @@ class Turns:
             raise TypeError(f"{type(self).__name__}: source has `events(frame)`, and {self.source!r} has not")
         if self.clock is not None and not callable(self.clock):
             raise TypeError(f"{type(self).__name__}: clock is a function that gives seconds, not {self.clock!r}")
-        if self.recorder is not None and not isinstance(self.recorder, Recorder):
+        if self.recorder is not None and not callable(getattr(self.recorder, "begin", None)):
             raise TypeError(f"{type(self).__name__}: recorder is a Recorder, not {self.recorder!r}")
         self.machine = TurnMachine(self.policy)
         self._hooks = {kind: [] for kind in Action.__subclasses__()}
@@ -106,7 +107,7 @@ class Turns:
             return ()
         if self._fed:  # left there when a hook was killed, by KeyboardInterrupt say
             self._fed.append((item, now))
-            item, now = self._fed.popleft()
+            item, now = self._fed.pop(0)
         self._feeding = True
         done: tuple[Action, ...] = ()
         raised: list[Exception] | None = None
@@ -130,15 +131,15 @@ class Turns:
                 if self.recorder is not None and (event is not None or actions):
                     self.recorder.write(frame, event, now, actions)
                 for action in actions:
-                    for hook in self._hooks[type(action)]:
+                    for takes_turn, hook in self._hooks[type(action)]:
                         try:
-                            hook(action)
+                            hook(action.turn if takes_turn else action)  # type: ignore[attr-defined]
                         except Exception as error:  # the user's code
                             raised = [*(raised or ()), error]
                 done = done + actions if done else actions
                 if not self._fed:
                     break
-                item, now = self._fed.popleft()
+                item, now = self._fed.pop(0)
         finally:
             self._feeding = False
         if raised is not None:
@@ -153,21 +154,21 @@ class Turns:
             raise
         except Exception as error:  # its own code, on what came over the wire (F10)
             raise DecodeError(f"the source raised {type(error).__name__}") from error
-        self._fed.extendleft((event, now) for event in reversed(events))
+        self._fed[:0] = [(event, now) for event in events]
 
     # -- the hooks, by name: each a decorator that returns its function
 
     def on_start(self, hook: TurnHook) -> TurnHook:
         """on_start(turn): a turn has opened; the user speaks."""
-        return self._on(Listen, hook, lambda action: hook(action.turn))
+        return self._on(Listen, hook)
 
     def on_update(self, hook: TurnHook) -> TurnHook:
         """on_update(turn): its text moved."""
-        return self._on(Hear, hook, lambda action: hook(action.turn))
+        return self._on(Hear, hook)
 
     def on_think(self, hook: TurnHook) -> TurnHook:
         """on_think(turn): begin thought number `turn.thoughts` on `turn.transcript`."""
-        return self._on(Think, hook, lambda action: hook(action.turn))
+        return self._on(Think, hook)
 
     def on_eager_end(self, hook: TurnHook) -> TurnHook:
         """on_eager_end(turn): the same, where it is speculative: the turn may be over; nobody is to hear of it yet."""
@@ -175,7 +176,7 @@ class Turns:
 
     def on_resume(self, hook: TurnHook) -> TurnHook:
         """on_resume(turn): the user goes on."""
-        return self._on(Resume, hook, lambda action: hook(action.turn))
+        return self._on(Resume, hook)
 
     def on_cancel(self, hook: CancelHook) -> CancelHook:
         """on_cancel(turn, reason): its live thought is void."""
@@ -183,7 +184,7 @@ class Turns:
 
     def on_end(self, hook: TurnHook) -> TurnHook:
         """on_end(turn): it is over; thought number `turn.thoughts` is its reply."""
-        return self._on(Respond, hook, lambda action: hook(action.turn))
+        return self._on(Respond, hook)
 
     def on_interrupt(self, hook: NumberHook) -> NumberHook:
         """on_interrupt(number): the reply to that turn must stop."""
@@ -191,19 +192,21 @@ class Turns:
 
     def on_abandon(self, hook: TurnHook) -> TurnHook:
         """on_abandon(turn): it closed with nothing to answer; its words are in `turn`."""
-        return self._on(Abandon, hook, lambda action: hook(action.turn))
+        return self._on(Abandon, hook)
 
     def on_stall(self, hook: TurnHook) -> TurnHook:
         """on_stall(turn): it is open, and its text has not moved for `Policy.stall_timeout`."""
-        return self._on(Stall, hook, lambda action: hook(action.turn))
+        return self._on(Stall, hook)
 
     def on_report(self, hook: ReportHook) -> ReportHook:
         """on_report(report): something was out of contract."""
         return self._on(Report, hook, hook)
 
-    def _on(self, kind: type[Action], hook: Hook, call: Callable[[Any], object]) -> Hook:
+    def _on(self, kind: type[Action], hook: Hook, call: Callable[[Any], object] | None = None) -> Hook:
+        """Without `call`, which takes the action, the hook takes its turn: most do, and one call less counts."""
         self._refuse_async(hook)
-        self._hooks[kind] = [*self._hooks[kind], call]  # a new list: one may be registered inside another
+        entry = (call is None, call or hook)
+        self._hooks[kind] = [*self._hooks[kind], entry]  # a new list: one may be registered inside another
         return hook
 
     def _refuse_async(self, hook: Callable[..., object]) -> None:

@@ -155,8 +155,7 @@ class Recorder:
         text = _as_text(item)
         if event is None:
             reason = next((action.detail for action in actions if isinstance(action, Report)), "")
-            same = self.text and text is not None and _fault(text) == reason  # not another source's
-            line |= {"frame": text} if same else {"bad": reason}
+            line |= {"frame": text} if self.text and text is not None else {"bad": reason}
         elif not isinstance(event, ServerEvent):
             line["app"] = dump_event(event) if self.text else masked_event(event)
         elif self.text:
@@ -205,14 +204,6 @@ def _as_text(frame: object) -> str | None:
         return frame.encode().decode() if isinstance(frame, str) else None
     except UnicodeError:
         return None
-
-
-def _fault(text: str) -> str | None:
-    try:
-        decode(text)
-    except DecodeError as error:
-        return error.reason
-    return None
 
 
 # -- the reader

@@ -700,3 +700,9 @@ def test_f44_feeding_inside_a_hook_waits_for_nothing() -> None:
         turns.feed(event)
     assert log == ["begin", "end", "cancel"]
     assert turns.machine.phase is Phase.SPEAKING
+
+
+@pytest.mark.parametrize(("option", "value"), [("source", 3), ("clock", 3.0), ("recorder", "call.jsonl")])
+def test_f41_options_are_checked_when_given(option: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"Turns: {option} is|Turns: {option} has"):
+        Turns(**{option: value})

@@ -248,7 +248,8 @@ def test_words_are_values() -> None:
     ("n", "always", "error", "name"),
     [(value, (), TypeError, "n ") for value in (None, 1.0, True, "2")]
     + [(-1, (), ValueError, "n ")]
-    + [(1, value, TypeError, "always") for value in ("stop", (1,), (None,), None, 5)],
+    + [(1, value, TypeError, "always") for value in ("stop", (1,), (None,), None, 5)]
+    + [(1, (value,), ValueError, "always") for value in ("", " ", "...")],
 )
 def test_words_refuses_nonsense_and_names_it(n: Any, always: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=f"words: {name}"):

@@ -606,3 +606,27 @@ def test_other_sources_are_recorded_as_events() -> None:
 
 def test_the_module_says_what_it_has() -> None:
     assert {name for name in recording.__all__ if not hasattr(recording, name)} == set()
+
+
+def test_a_note_is_passed_over_by_a_replay_and_masked_like_the_rest() -> None:
+    files = io.BytesIO(), io.BytesIO()
+    for file, text in zip(files, (True, False), strict=True):
+        recorder = Recorder(file, text=text)
+        recorder.note({"agent": "heard", "text": "too early"})  # no header yet: nothing to write to
+        turns = Turns(recorder=recorder)
+        turns.feed('{"type":"turn.start"}')
+        recorder.note({"t": 1.0, "agent": "heard", "turn": 1, "text": "Hi 5"})
+        assert len(list(replay(file.getvalue().splitlines(keepends=True)))) == 1
+    assert [file.getvalue().splitlines()[-1] for file in files] == [
+        b'{"t":1.0,"agent":"heard","turn":1,"text":"Hi 5"}',
+        b'{"t":1.0,"agent":"heard","turn":1,"text":"xx 0"}',
+    ]
+
+
+def test_a_note_that_cannot_be_written_is_said_once() -> None:
+    recorder = Recorder(io.BytesIO())
+    recorder.begin(Policy())
+    with pytest.warns(RecordingWarning, match="the recording stops here"):
+        recorder.note({"notes": {"cost": object()}})
+    recorder.note({"agent": "began"})
+    assert isinstance(recorder.failed, TypeError)

@@ -320,11 +320,6 @@ class World:
         else:
             raise
 
-    @contextmanager
-    def _shielded(self, seconds: float) -> Iterator[None]:
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + seconds):
-            yield
-
     async def _begins(self, asked: Asked, manners: Manners, swallowed: list[int]) -> None:
         if manners.shields:
             with anyio.CancelScope(shield=True):
@@ -624,7 +619,6 @@ def storm(make_call: Callable[[World], Call], seed: object, *, backend: str = "a
     """Runs an agent through the call that `seed` draws, in virtual time, on asyncio or trio. Raises AssertionError,
     its message beginning with "law N:", where it broke one of the laws of `outside`; gives the log, a line for each
     thing that was seen. The same seed gives the same log."""
-    world = World(seed, backend)
     unraisable: list[str] = []
     hook, frozen = sys.unraisablehook, gc.get_freeze_count()
     gc.freeze()  # so that the collection looks at this call alone, which is most of what a storm costs
@@ -632,17 +626,25 @@ def storm(make_call: Callable[[World], Call], seed: object, *, backend: str = "a
     try:
         with repeatable(seed, backend), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            run(world.happens, make_call, backend=backend)
-            over = world.seen.returned or 0.0
-            world.seen.now = lambda: over
-            del world.call
+            seen, lost = _call(make_call, seed, backend)
             gc.collect()
     finally:
         sys.unraisablehook = hook
         if not frozen:
             gc.unfreeze()
     for left in [*(f"{warning.message}" for warning in warned), *unraisable]:
-        world.seen.breaks(8, f"left behind: {left}")
-    world.seen.log.insert(0, f"storm(make_call, {seed!r}, backend={backend!r})")
-    world.seen.judge(lost=world.ending == "cancel")
-    return world.seen.log
+        seen.breaks(8, f"left behind: {left}")
+    seen.log.insert(0, f"storm(make_call, {seed!r}, backend={backend!r})")
+    seen.judge(lost=lost)
+    return seen.log
+
+
+def _call(make_call: Callable[[World], Call], seed: object, backend: str) -> tuple[Outside, bool]:
+    """What was seen of it, and whether it was cancelled from outside. The world itself is garbage after it."""
+    world = World(seed, backend)
+    run(world.happens, make_call, backend=backend)
+    over = world.seen.returned or 0.0
+    world.seen.now = lambda: over
+    for error in [*world.seen.failures, *(error for error, _, _ in world.seen.raised)]:
+        error.__traceback__ = error.__context__ = None  # its frames hold the world
+    return world.seen, world.ending == "cancel"

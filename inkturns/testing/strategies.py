@@ -8,7 +8,7 @@ no time is told. `for event, now in session: machine.receive(event, now)`.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -294,17 +294,17 @@ class Attributes:
         raise RuntimeError(f"{name} cannot be read")
 
 
-class Items(dict[str, Any]):
+class Items(Mapping[str, Any]):
     """A mapping whose items cannot be read."""
 
     def __getitem__(self, name: str) -> Any:
         raise RuntimeError(f"{name} cannot be read")
 
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name]
+    def __iter__(self) -> Iterator[str]:
+        return iter(("type",))
 
-    def items(self) -> Any:
-        raise RuntimeError("nothing can be read")
+    def __len__(self) -> int:
+        raise RuntimeError("nor counted")
 
 
 def _cycle() -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _cycle() -> dict[str, Any]:
 
 
 ODDITIES: tuple[object, ...] = (
-    *(None, object(), type, always, 10**400, float("nan"), Attributes(), Items(type="turn.start"), _cycle()),
+    *(None, object(), type, always, 10**400, float("nan"), Attributes(), Items(), _cycle()),
     *(SimpleNamespace(), SimpleNamespace(type=None), SimpleNamespace(type="turn.end", transcript=object())),
     *({1: 2}, {"type": ["turn.end"]}, MappingProxyType({}), bytearray(b'{"type":"turn.start"}'), {"type"}),
 )

@@ -16,12 +16,15 @@ def compare(benchmark: object, capsys: pytest.CaptureFixture[str], request: pyte
 
     def of(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = 21, per: int = 1) -> float:
         seconds: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
+        gc.collect()
+        gc.freeze()  # what pytest has on the heap is not to be looked through by either
         for _ in range(rounds):
             for contender, times in seconds.items():
                 gc.collect()
                 begin = perf_counter()
                 contender()
                 times.append(perf_counter() - begin)
+        gc.unfreeze()
         ratio = statistics.median(a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True))
         ours_us, theirs_us = (statistics.median(times) / per * 1e6 for times in seconds.values())
         benchmark.extra_info.update(ratio=ratio, theirs_us=theirs_us)  # type: ignore[attr-defined]

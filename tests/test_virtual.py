@@ -1,0 +1,21 @@
+"""Virtual time."""
+
+import anyio
+import pytest
+
+from inkturns.testing.virtual import BACKENDS, run
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_day_is_over_at_once(backend: str) -> None:
+    async def day() -> float:
+        began = anyio.current_time()
+        await anyio.sleep(86_400)
+        return anyio.current_time() - began
+
+    assert run(day, backend=backend) == 86_400
+
+
+def test_what_waits_for_nothing_ends_in_an_error() -> None:
+    with pytest.raises(RuntimeError, match="nothing is due"):
+        run(anyio.sleep_forever)
