@@ -56,7 +56,8 @@ def test_no_block_is_of_another_kind() -> None:
 
 
 def test_the_pictures_are_the_diagrams() -> None:
-    assert [code for language, code in BLOCKS if language == "mermaid"] == [(ROOT / "diagrams/turns.mmd").read_text()]
+    drawn = [(ROOT / f"diagrams/{name}.mmd").read_text() for name in ("turns", "machine")]
+    assert [code for language, code in BLOCKS if language == "mermaid"] == drawn
 
 
 def test_the_timeline_is_what_the_run_command_prints(
