@@ -316,10 +316,12 @@ class Agent(Turns):
         speaking = running_reply.get(None)  # the context of a task may outlive the reply that began it
         if speaking is not None and speaking.agent is self and not speaking.gone:
             raise RuntimeError("say, inside respond, would wait for itself")
+        turn = self.machine.turn
         while self._reply is not None:
             await self._rested.wait()
-        if self._over:
-            return
+        now = self.machine.turn
+        if self._over or (now is not None and (turn is None or turn.number != now.number)):
+            return  # the user has begun to speak meanwhile: it counts as interrupted (F25)
         thought = Thought(self, None, 0, speculative=False, said=what)
         self._reply = reply = thought.reply = Reply(self, None, thought)
         self._order(self._run_thought, thought)

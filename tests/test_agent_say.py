@@ -296,3 +296,30 @@ async def test_a_masked_recording_masks_what_was_heard(call: "Call") -> None:
     await agent.run(frames(*HELLO))
     assert b"Quite" not in file.getvalue()
     assert b"hello" not in file.getvalue()
+
+
+async def test_f25_what_waits_to_be_said_is_not_said_over_the_user_who_barges_in(call: "Call") -> None:
+    agent = call.agent()
+    agent.think(lambda turn: turn.transcript)
+
+    @agent.respond
+    async def respond(turn: Turn | None, thought: Thought) -> None:
+        await call.speak(thought)
+        await anyio.sleep(5)
+
+    async with agent, anyio.create_task_group() as tasks:
+        call.turn("hello")
+        await anyio.sleep(1)
+
+        async def also() -> None:
+            await agent.say("by the way")
+            call.see("asked")
+
+        tasks.start_soon(also)
+        await anyio.sleep(1)
+        call.start()
+        await anyio.sleep(1)
+        call.end("stop")
+        await anyio.sleep(9)
+        await agent.say("anything else?")
+    assert call.seen == [(0.0, "hello"), (2.0, "asked"), (3.0, "stop"), (12.0, "anything else?")]
