@@ -834,7 +834,7 @@ GOOD = after(EAGERED).snapshot()
     [
         *(None, 1, "snapshot", [], [1], {}, {"phase": "idle"}),
         *(GOOD | {"phase": "asleep"}, GOOD | {"number": "1"}, GOOD | {"turn": 1}, GOOD | {"closed": None}),
-        *(GOOD | {"phase": "speaking"}, GOOD | {"phase": "idle", "turn": {"number": 1}}),
+        *(GOOD | {"turn": None}, GOOD | {"phase": "idle"}),
         *(GOOD | {"mood": "good"}, {name: value for name, value in GOOD.items() if name != "closed"}),
     ],
     ids=str,
