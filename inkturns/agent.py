@@ -100,6 +100,7 @@ class Agent(Turns):
     _thinking: Thought | None = attrs.field(init=False, default=None)  # the last that began
     _speaking: Reply | None = attrs.field(init=False, default=None)  # the last that began
     _deferred: Turn | None = attrs.field(init=False, default=None)  # whose listen waits for a reply that goes on
+    _floor: int = attrs.field(init=False, default=0)  # the last turn to which what was being said gave way
     _listening: set[int] = attrs.field(init=False, factory=set)
     _running: dict[Run, None] = attrs.field(init=False, factory=dict)  # or ordered, in that order
     _over: bool = attrs.field(init=False, default=False)
@@ -316,11 +317,13 @@ class Agent(Turns):
         speaking = running_reply.get(None)  # the context of a task may outlive the reply that began it
         if speaking is not None and speaking.agent is self and not speaking.gone:
             raise RuntimeError("say, inside respond, would wait for itself")
-        turn = self.machine.turn
+        inside = running_thought.get(None)
+        if inside is not None and inside.agent is self and not inside.gone:
+            raise RuntimeError("say, inside think, would be heard before the end, or wait for itself")
+        floor = self._floor
         while self._reply is not None:
             await self._rested.wait()
-        now = self.machine.turn
-        if self._over or (now is not None and (turn is None or turn.number != now.number)):
+        if self._over or self._floor != floor:
             return  # the user has begun to speak meanwhile: it counts as interrupted (F25)
         thought = Thought(self, None, 0, speculative=False, said=what)
         self._reply = reply = thought.reply = Reply(self, None, thought)
@@ -359,6 +362,7 @@ class Agent(Turns):
         self._settle(thought)
 
     def _committed(self, action: Respond) -> None:
+        self._listen(None)  # of a turn that opened in this very step: its own reply is not what it waits for
         self.history.tell(action)
         thought, self._live = self._live, None
         assert thought is not None
@@ -392,6 +396,8 @@ class Agent(Turns):
 
     def _order(self, start: Callable[..., Awaitable[None]], run: Run) -> None:
         self._running[run] = None
+        if self._tasks.cancel_scope.cancel_called:  # closed in this very step: nothing more is heard
+            run.cut()
         self._orders.append((start, run))
         self._wake.fire()
 
@@ -405,7 +411,10 @@ class Agent(Turns):
 
     def _listen(self, after: Reply | None) -> None:
         turn, self._deferred = self._deferred, None
-        if turn is not None and "listen" in self._roles:
+        if turn is None:
+            return
+        self._floor = turn.number
+        if "listen" in self._roles:
             self._listening.add(turn.number)
             self._order(self._run_listen, Listening(self, turn, after))
 

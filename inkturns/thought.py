@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Listening", "Outcome", "Reply", "Run", "Settled", "Signal", "Thought", "committed", "current_thought"]
 
 running_thought: ContextVar["Thought"] = ContextVar("inkturns_thought")
+running_block: ContextVar[anyio.CancelScope | None] = ContextVar("inkturns_block", default=None)
 
 
 class Outcome(StrEnum):
@@ -301,12 +302,15 @@ class Gate:
     def __init__(self, thought: Thought) -> None:
         self.thought = thought
         self.block: anyio.CancelScope | None = None
+        self.outer: anyio.CancelScope | None = None  # the block that this one is inside of
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
         thought = self.thought
+        if running_block.get() in thought.blocks:  # inside a block that has to stay whole
+            return
         while thought.committed_at is None and thought.cut_at is None:
             await thought.changed.wait()
         if thought.cut_at is not None:
@@ -316,6 +320,10 @@ class Gate:
     async def __aenter__(self) -> None:
         await self._wait()
         self.block = anyio.CancelScope(shield=True)
+        if self.thought.cut_at is not None:
+            self.block.deadline = self.thought.cut_at + self.thought.agent.effect_timeout
+        self.outer = running_block.get()
+        running_block.set(self.block)
         self.block.__enter__()
         self.thought.blocks.append(self.block)
 
@@ -323,6 +331,7 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         assert self.block is not None
+        running_block.set(self.outer)
         self.thought.blocks.remove(self.block)
         self.thought.changed.fire()
         cut_short = self.block.__exit__(kind, error, trace)

@@ -412,3 +412,23 @@ async def test_policy_functions_that_raise_are_reported_and_count_as_false(call:
         call.turn("stop")  # interrupts nothing
     assert call.said == ["hello 2"]
     assert [report.kind for report in call.reports] == [ReportKind.POLICY_ERROR] * 2
+
+
+async def test_what_the_closing_step_still_orders_is_not_heard(call: "Call") -> None:
+    agent = call.speaks()
+    agent.think(lambda turn: turn.transcript)
+    agent.on_start(lambda turn: agent.close())  # hangs up
+    async with agent:
+        call.feed(TurnEnd(transcript="hello"))
+        await anyio.sleep(1)
+    assert call.seen == []
+
+
+async def test_a_turn_that_opens_and_ends_at_once_is_listened_to_before_its_reply(call: "Call") -> None:
+    agent = call.speaks()
+    agent.think(lambda turn: turn.transcript)
+    agent.listen(lambda turn: call.see(f"listen {turn.number}"))
+    async with agent:
+        call.feed(TurnEnd(transcript="hello"))
+        await anyio.sleep(1)
+    assert call.seen == [(0.0, "listen 1"), (0.0, "hello")]

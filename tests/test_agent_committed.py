@@ -253,3 +253,36 @@ async def test_blocks_may_be_nested_and_several(call: "Call") -> None:
         call.turn("no")
         await anyio.sleep(5)
     assert call.seen == [(1.0, "effect 1"), (2.0, "effect 2"), (2.0, "think 2"), (2.0, "a")]
+
+
+# -- what a fresh mind found
+
+
+@pytest.mark.parametrize("how", ["block", "await"])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_gate_inside_a_block_is_the_blocks_own(call: "Call", how: str, closes: bool) -> None:
+    """So that a helper with a gate of its own does not tear the block in half, when the barge-in came between."""
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        async with committed():
+            call.see("debit")
+            await anyio.sleep(1)
+            if how == "block":
+                async with committed():
+                    call.see("credit")
+            else:
+                await committed()
+                call.see("credit")
+            await anyio.sleep(1)
+            call.see("whole")
+        return "x"
+
+    async with agent:
+        call.turn("pay")
+        await anyio.sleep(0.5)
+        agent.close() if closes else call.start()
+        with anyio.CancelScope(shield=closes):
+            await anyio.sleep(5)
+    assert call.seen == [(0.0, "debit"), (1.0, "credit"), (2.0, "whole")]

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from inkturns.actions import Turn
-from inkturns.agent import Thought, current_thought
+from inkturns.agent import Thought, committed, current_thought
 from inkturns.events import Event, TurnEnd, TurnStart
 from inkturns.policy import Policy
 from inkturns.recording import Recorder, replay
@@ -323,3 +323,41 @@ async def test_f25_what_waits_to_be_said_is_not_said_over_the_user_who_barges_in
         await anyio.sleep(9)
         await agent.say("anything else?")
     assert call.seen == [(0.0, "hello"), (2.0, "asked"), (3.0, "stop"), (12.0, "anything else?")]
+
+
+async def test_f25_nor_over_one_whose_turn_is_over_already(call: "Call") -> None:
+    agent = call.agent()
+    agent.think(lambda turn: turn.transcript)
+
+    @agent.respond
+    async def respond(turn: Turn | None, thought: Thought) -> None:
+        await call.speak(thought)
+        await anyio.sleep(5)
+
+    async with agent, anyio.create_task_group() as tasks:
+        call.turn("hello")
+        await anyio.sleep(1)
+        tasks.start_soon(agent.say, "by the way")
+        await anyio.sleep(1)
+        call.turn("stop")
+        await anyio.sleep(9)
+    assert call.said == ["hello", "stop"]
+
+
+@pytest.mark.parametrize("gate", [False, True])
+async def test_say_inside_think_is_refused(call: "Call", gate: bool) -> None:
+    """It would be heard before the turn's end; or, behind the gate, wait for the reply that waits for it."""
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        if gate:
+            await committed()
+        with pytest.raises(RuntimeError, match="say, inside think"):
+            await agent.say("one moment")
+        return "yes"
+
+    async with agent:
+        call.turn("hello")
+        await anyio.sleep(1)
+    assert call.said == ["yes"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from inkturns import diagrams
+from inkturns import cli, diagrams
 from inkturns.cli import app, main
 from inkturns.events import ContextChanged, Disconnected, EndNow, ReplyDone, ReplyStarted, ThoughtFailed, UsePolicy
 from inkturns.hooks import Turns
@@ -370,11 +370,12 @@ def test_help_names_the_commands() -> None:
 def test_without_its_extra_the_command_says_which(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    path = cli.__file__  # wherever it is installed
     for name in [name for name in sys.modules if name.partition(".")[0] == missing or name == "inkturns.timeline"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(ROOT / "inkturns" / "cli.py"))
+        runpy.run_path(path)
     assert caught.value.code == 2
     assert f'the command needs {missing}: pip install "inkturns[cli]"' in capsys.readouterr().err
 
