@@ -134,7 +134,6 @@ class Thought(Run):
         self.void: CancelReason | None = None
         self.reply: Reply | None = None
         self.over = False
-        self.settled = False
         self._items: deque[Any] = deque()
         self._stream = False
         self._whole = False  # somebody waits for all of it
