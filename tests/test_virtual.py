@@ -1,5 +1,7 @@
 """Virtual time."""
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 import pytest
 
@@ -16,6 +18,11 @@ def test_a_day_is_over_at_once(backend: str) -> None:
     assert run(day, backend=backend) == 86_400
 
 
-def test_what_waits_for_nothing_ends_in_an_error() -> None:
+async def for_an_event() -> None:
+    await anyio.Event().wait()
+
+
+@pytest.mark.parametrize("wait", [anyio.sleep_forever, for_an_event])
+def test_what_waits_for_nothing_ends_in_an_error(wait: Callable[[], Awaitable[None]]) -> None:
     with pytest.raises(RuntimeError, match="nothing is due"):
-        run(anyio.sleep_forever)
+        run(wait)

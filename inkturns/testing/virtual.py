@@ -5,9 +5,11 @@ where nothing else could end it; on trio, whose clock then stands still, the cal
 """
 
 import asyncio
+import math
 import selectors
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from contextvars import Context
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 
@@ -15,6 +17,7 @@ __all__ = ["BACKENDS", "VirtualLoop", "run"]
 
 BACKENDS = ("asyncio", "trio")
 Value = TypeVar("Value")
+Args = TypeVarTuple("Args")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -27,6 +30,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual
+
+    def call_at(
+        self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        if when == math.inf:  # "forever" is never due; asyncio would look again each day
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
 
     def jump(self, seconds: float) -> None:
         self._virtual += seconds
