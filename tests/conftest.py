@@ -1,6 +1,7 @@
 """What all tests share: how long they look; and, for the async ones, virtual time on each backend, and a call."""
 
 import inspect
+import signal
 from collections.abc import AsyncIterable
 from typing import Any
 
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts the tests with & has them ignore Ctrl-C, and the commands that they start inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.load_profile("deep" if config.getoption("--deep") else "default")
 
 
