@@ -1,4 +1,4 @@
-"""The `inkturns` command: replay, check, diagram.
+"""The `inkturns` command: replay, check, diagram, serve, listen, demo.
 
 Rules of this file: what is wrong with a file is one sentence on standard error, `file:line: what`, and the rest of the
 file is still shown; nothing is imported from a path that a recording names, only from one that is typed.
@@ -31,6 +31,7 @@ try:
     from rich.text import Text
     from typer.core import TyperGroup
 
+    from inkturns.serve import serve
     from inkturns.timeline import Summary, Timeline, clean, many
 except ImportError as missing:
     needed = str(missing.name).partition(".")[0]
@@ -217,20 +218,86 @@ def _show_prefix(out: Console, name: str, prefix: list[tuple[Replayed, list[str]
         timeline.show(one, notes)
 
 
+# -- serve
+
+app.command()(serve)
+
+
+# -- listen and demo: they need the extra `cartesia`, the others do without
+
+RecordOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write the session down, for `inkturns replay`.")
+]
+
+
+@app.command()
+def listen(
+    file: Annotated[str, typer.Argument(metavar="FILE.wav", help="16-bit, one or two channels, any sample rate.")],
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Another server than the live service: ws://…")] = None,
+    record: RecordOption = None,
+) -> None:
+    """Send a WAV file to Ink 2 in real time, and show what the machine makes of it. The live service takes its key
+    from CARTESIA_API_KEY."""
+    try:
+        from inkturns.listen import listen
+    except ImportError as missing:
+        _lacking(missing)
+    raise typer.Exit(listen(file, url, record, out=Console(highlight=False), err=Console(stderr=True, highlight=False)))
+
+
+@app.command()
+def demo(
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines, as for a log; without a terminal it is so anyway.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Another call: other pauses, other guesses.")] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="Times as fast.")] = 1.0,
+    script: Annotated[str | None, typer.Option(metavar="FILE", help="What the user says instead, JSON lines.")] = None,
+    record: RecordOption = None,
+) -> None:
+    """Watch a simulated call: an agent thinks ahead, over a real socket, through the Cartesia SDK, with an Ink 2 that
+    is emulated on this machine. No key, no network, no microphone."""
+    try:
+        from inkturns.demo import demo, read_script
+    except ImportError as missing:
+        _lacking(missing)
+    try:
+        said = None if script is None else read_script(script)
+    except OSError as error:
+        _refuse(f"{script}: {error.strerror}")
+    except ValueError as error:
+        _refuse(f"{script}: {error}")
+    out = Console(highlight=False)
+    raise typer.Exit(demo(out, plain=plain, seed=seed, speed=speed, script=said, record=record))
+
+
+def _lacking(missing: ImportError) -> NoReturn:
+    needed = str(missing.name).partition(".")[0]
+    _refuse(f'inkturns: this needs {needed}: pip install "inkturns[cartesia,testing]"')
+
+
 # -- diagram
 
 
 class Drawing(StrEnum):
     TURNS = auto()
     MACHINE = auto()
+    DEMO = auto()
 
 
 @app.command()
 def diagram(
-    what: Annotated[Drawing, typer.Argument(help="The documented edges, or the whole table.")] = Drawing.TURNS,
+    what: Annotated[Drawing, typer.Argument(help="The documented edges, the whole table, the demo.")] = Drawing.TURNS,
 ) -> None:
-    """Print the machine as Mermaid."""
-    sys.stdout.write(diagrams.turns() if what is Drawing.TURNS else diagrams.machine())
+    """Print the machine as Mermaid, or what the demo looks like as SVG."""
+    if what is Drawing.DEMO:
+        try:
+            from inkturns.demo import picture
+        except ImportError as missing:
+            _lacking(missing)
+        sys.stdout.write(picture())
+    else:
+        sys.stdout.write(diagrams.turns() if what is Drawing.TURNS else diagrams.machine())
 
 
 # -- --policy

@@ -12,12 +12,14 @@ from typing import Any
 
 import anyio
 import pytest
+from rich.console import Console
 from websockets.asyncio.server import ServerConnection, serve
 
-from inkturns import Agent, Policy, ReportKind, Settled, Thought, Turn, TurnEagerEnd, TurnEnd, TurnStart
+from inkturns import Agent, Policy, ReportKind, Settled, Thought, Turn, TurnEagerEnd, TurnEnd, TurnStart, pretended
 from inkturns.cli import main
-from inkturns.recording import replay
+from inkturns.recording import Recorder, replay
 from inkturns.testing.virtual import run
+from inkturns.view import View
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,18 +62,42 @@ def test_the_pictures_are_the_diagrams() -> None:
     assert [code for language, code in BLOCKS if language == "mermaid"] == drawn
 
 
-def test_the_timeline_is_what_the_run_command_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = next(code for language, code in BLOCKS if language == "bash")
+def shown_after(start: str) -> str:
+    """The text block that follows these words."""
+    shown = re.search(r"^```text\n(.*?)^```$", README[README.index(start) :], re.MULTILINE | re.DOTALL)
+    assert shown
+    return shown[1].rstrip("\n")
+
+
+def replayed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: str) -> str:
+    """What the command prints, 120 columns wide."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["inkturns", *command.split("inkturns ")[-1].split()])
+    monkeypatch.setattr("sys.argv", ["inkturns", "replay", file])
     with contextlib.suppress(SystemExit):
         main()
-    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    shown = next(code for language, code in BLOCKS if language == "text").rstrip("\n").splitlines()
-    assert "\n".join(shown) in "\n".join(printed)
+    return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+
+
+def test_the_published_turn_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = next(code for language, code in BLOCKS if language == "bash" and " replay " in code)
+    assert shown_after(command) in replayed(capsys, monkeypatch, command.split()[-1])
+
+
+def test_the_demos_recording_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In virtual time: on a socket its times are some milliseconds later."""
+    call = pretended.Call(View(Console(file=io.StringIO()), ""), recorder=Recorder(tmp_path / "demo.jsonl"))
+
+    async def go() -> None:
+        call.begin()
+        await call.agent.run(pretended.conversation().play(pretended.SETTINGS))
+
+    run(go)
+    assert shown_after("`--record demo.jsonl`") in replayed(capsys, monkeypatch, str(tmp_path / "demo.jsonl"))
 
 
 def test_the_recording_is_one() -> None:

@@ -1,0 +1,134 @@
+"""`inkturns serve`: what it says, what it serves, how it ends."""
+
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from threading import Thread, main_thread
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from inkturns import Turns, close_command, connect_query
+from inkturns.cli import app
+from inkturns.testing.script import Script, say, trouble
+
+ARGUMENTS = ["serve", "--port", "0", "--speed", "1000"]
+QUERY = connect_query(encoding="pcm_mulaw", sample_rate=8000)
+
+
+class Served:
+    """The command, in this process, until a client in a thread has done what it wants and presses Ctrl-C."""
+
+    def __init__(self, *arguments: str, client: Callable[[str], Any]) -> None:
+        self.lines: list[str] = []
+        self.got: Any = None
+        read, write = os.pipe()
+
+        def other() -> None:
+            with os.fdopen(read, encoding="utf-8") as said:
+                self.lines.append(said.readline())
+                try:
+                    self.got = client(self.lines[0].split()[-1])
+                except Exception as error:
+                    self.got = error
+                finally:
+                    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)  # it sleeps in its loop
+                self.lines += said.readlines()
+
+        thread = Thread(target=other)
+        with os.fdopen(write, "w", encoding="utf-8") as out, redirect_stdout(out):
+            thread.start()
+            self.code = app([*ARGUMENTS, *arguments], standalone_mode=False)
+        thread.join()
+
+
+def talk(url: str) -> list[str]:
+    turns, ends = Turns(), list[str]()
+    turns.on_end(lambda turn: ends.append(turn.transcript))
+    with connect(f"{url}?{QUERY}") as client:
+        client.send(bytes(400_000))
+        client.send(close_command())
+        for frame in client:
+            turns.feed(frame)
+    return ends
+
+
+def test_it_says_where_it_is_what_a_script_says_and_what_happens(tmp_path: Path) -> None:
+    script = tmp_path / "call.jsonl"
+    script.write_text("\n".join(Script(say("Book a table.")).to_lines()), encoding="utf-8")
+    served = Served(str(script), client=talk)
+    assert served.got == ["Book a table."]
+    assert served.code == 0
+    assert re.fullmatch(r"listening on ws://127\.0\.0\.1:\d+/stt/turns/websocket\n", served.lines[0])
+    assert "websocket_base_url" in served.lines[1]
+    assert re.fullmatch(r" +\d+\.\d\d  connection 0: open, \S+\n", served.lines[2])
+    assert "connection 0: closed after 50.00 s of audio\n" in served.lines[-1]
+
+
+@pytest.mark.parametrize("arguments", [("--turns", "2", "--seed", "5"), ("--turns", "2", "--storm", "--seed", "7")])
+def test_without_a_script_callers_come_by_chance(arguments: tuple[str, ...]) -> None:
+    assert Served(*arguments, client=talk).got
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        (b'{"pause": 1}\n{"puase": 1}\n', "call.jsonl:2: a part has one of"),
+        (b'{"pause": 1}\n{"trouble": "rain"}\n', "call.jsonl:2: there is no trouble 'rain'"),
+        (b"\xff\n", "call.jsonl:1: "),
+        (None, "call.jsonl: No such file"),
+    ],
+)
+def test_a_bad_script_is_one_sentence(tmp_path: Path, lines: bytes | None, what: str) -> None:
+    script = tmp_path / "call.jsonl"
+    if lines is not None:
+        script.write_bytes(lines)
+    result = CliRunner().invoke(app, ["serve", str(script)])
+    assert result.exit_code == 2
+    assert what in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(app, ["serve", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 2
+    assert "inkturns serve: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_speed_of_nothing_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["serve", "--speed", "0"])
+    assert result.exit_code == 2
+    assert "speed is 0" in result.stderr
+
+
+def test_a_script_may_come_from_standard_input() -> None:
+    result = CliRunner().invoke(app, ["serve", "-"], input='{"pause": "x"}\n')
+    assert result.exit_code == 2
+    assert "-:1: " in result.stderr
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "inkturns.testing.emulator", raising=False)
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    result = CliRunner().invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert 'pip install "inkturns[testing]"' in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_refused_upgrade_is_said(tmp_path: Path) -> None:
+    script = tmp_path / "call.jsonl"
+    script.write_text("\n".join(Script(trouble("refuse", status=429)).to_lines()), encoding="utf-8")
+    served = Served(str(script), client=talk)
+    assert isinstance(served.got, InvalidStatus)
+    assert "connection 0: refused with HTTP 429" in served.lines[-1]
