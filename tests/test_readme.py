@@ -12,12 +12,15 @@ from typing import Any
 
 import anyio
 import pytest
+from cartesia import AsyncCartesia
 from rich.console import Console
 from websockets.asyncio.server import ServerConnection, serve
 
 from inkturns import Agent, Policy, ReportKind, Settled, Thought, Turn, TurnEagerEnd, TurnEnd, TurnStart, pretended
 from inkturns.cli import main
 from inkturns.recording import Recorder, replay
+from inkturns.testing.emulator import InkEmulator
+from inkturns.testing.script import Script, say, trouble
 from inkturns.testing.virtual import run
 from inkturns.view import View
 
@@ -136,17 +139,27 @@ async def whole_turn(socket: ServerConnection) -> None:
 
 
 def test_the_cartesia_sdk() -> None:
-    from cartesia import AsyncCartesia
-
-    async def send_audio(connection: object) -> None: ...
+    async def microphone(sound: asyncio.Queue[bytes | None]) -> None:
+        while not here.said:
+            sound.put_nowait(bytes(3200))
+            await asyncio.sleep(0.001)
+        sound.put_nowait(None)
 
     async def call() -> None:
-        async with ink(whole_turn) as url, AsyncCartesia(api_key="none", websocket_base_url=url) as client:
-            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, send_audio)
+        scripts = [Script(say("I would like", trouble("drop", on="turn.update"), "a table.")), Script(say("For two."))]
+        async with (
+            InkEmulator(scripts, speed=float("inf")) as emulator,
+            AsyncCartesia(api_key="none", websocket_base_url=emulator.base_url) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            sound: asyncio.Queue[bytes | None] = asyncio.Queue()
+            tasks.create_task(microphone(sound))
+            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, sound)
 
     here = Call()
     asyncio.run(call())
-    assert here.said == [(WORDS, "yes")]
+    assert here.lost == ["I would like"]
+    assert here.said == [("For two.", "yes")]
 
 
 def test_raw_websockets_with_reconnection() -> None:
