@@ -10,7 +10,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn
@@ -226,7 +226,10 @@ app.command()(serve)
 # -- listen and demo: they need the extra `cartesia`, the others do without
 
 RecordOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Write the session down, for `inkturns replay`.")
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Write the session down, for `inkturns replay`; a file that is there is appended to."
+    ),
 ]
 
 
@@ -242,6 +245,7 @@ def listen(
         from inkturns.listen import listen
     except ImportError as missing:
         _lacking(missing)
+    _recordable(record, file)
     raise typer.Exit(listen(file, url, record, out=Console(highlight=False), err=Console(stderr=True, highlight=False)))
 
 
@@ -252,7 +256,9 @@ def demo(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Another call: other pauses, other guesses.")] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Times as fast.")] = 1.0,
-    script: Annotated[str | None, typer.Option(metavar="FILE", help="What the user says instead, JSON lines.")] = None,
+    script: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What the user says instead, JSON lines; -: standard input.")
+    ] = None,
     record: RecordOption = None,
 ) -> None:
     """Watch a simulated call: an agent thinks ahead, over a real socket, through the Cartesia SDK, with an Ink 2 that
@@ -267,8 +273,23 @@ def demo(
         _refuse(f"{script}: {error.strerror}")
     except ValueError as error:
         _refuse(f"{script}: {error}")
+    _recordable(record, script)
     out = Console(highlight=False)
+    plain = plain or not sys.stdout.isatty() or out.is_dumb_terminal  # rich takes FORCE_COLOR for a terminal
     raise typer.Exit(demo(out, plain=plain, seed=seed, speed=speed, script=said, record=record))
+
+
+def _recordable(record: str | None, source: str | None) -> None:
+    """Refuses a recording that could not be written, or would be written into what is read. Nothing is opened: a pipe's
+    reader would take that for the end."""
+    if record is None:
+        return
+    path = Path(record)
+    with suppress(OSError):  # one of them is not there
+        if source is not None and path.samefile(source):
+            _refuse(f"--record {record}: what is read is not written to")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        _refuse(f"--record {record}: no file that can be written to")
 
 
 def _lacking(missing: ImportError) -> NoReturn:

@@ -7,13 +7,14 @@ Rules of this file: the socket, the SDK, the agent and the machine are the real 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, suppress
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack, nullcontext, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cartesia import AsyncCartesia
+from cartesia import AsyncCartesia, DefaultAsyncHttpxClient
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
@@ -21,6 +22,7 @@ from websockets.exceptions import WebSocketException
 
 from inkturns.agent import Agent
 from inkturns.events import Disconnected
+from inkturns.listen import DIRECT
 from inkturns.pretended import CHUNK, RATE, SEED, SETTINGS, Call, conversation, microphone
 from inkturns.recording import Recorder
 from inkturns.testing.emulator import InkEmulator
@@ -31,7 +33,10 @@ from inkturns.wire import close_command
 
 __all__ = ["demo", "held", "picture", "read_script"]
 
-ASKED: Any = {f"turn_{name}": value for name, value in SETTINGS.given().items()}
+ASKED: Any = {
+    **{f"turn_{name}": value for name, value in SETTINGS.given().items()},
+    "websocket_connection_options": DIRECT,
+}
 
 
 # -- through the real SDK, over a real socket
@@ -40,9 +45,10 @@ ASKED: Any = {f"turn_{name}": value for name, value in SETTINGS.given().items()}
 async def held(script: Script, call: Call) -> None:
     """The call: the emulator, the SDK connected to it, the sound into it, the agent at its events."""
     view, agent, chunks = call.view, call.agent, microphone(script)
+    here = DefaultAsyncHttpxClient(trust_env=False)  # the environment's proxies are for what is elsewhere
     async with (
         InkEmulator(script, seed=call.seed, speed=call.speed, log=view.note) as emulator,
-        AsyncCartesia(api_key="none", websocket_base_url=emulator.base_url) as client,
+        AsyncCartesia(api_key="none", websocket_base_url=emulator.base_url, http_client=here) as client,
         client.stt.auto_finalize.websocket(model="ink-2", encoding="pcm_s16le", sample_rate=RATE, **ASKED) as ink,
     ):
         call.begin()
@@ -56,7 +62,7 @@ async def held(script: Script, call: Call) -> None:
             await asyncio.wait(beside)
 
 
-async def _speak(chunks: list[tuple[bytes, float]], ink: Any, call: Call) -> None:
+async def _speak(chunks: Iterable[tuple[bytes, float]], ink: Any, call: Call) -> None:
     """The sound, in real time, then the wish to close. A connection that is gone takes no more of it."""
     now = asyncio.get_running_loop().time
     due = now()
@@ -80,10 +86,11 @@ async def _events(ink: Any, view: View) -> AsyncIterator[object]:
 
 
 async def _draw(view: View, agent: Agent) -> None:
-    while True:
+    while not view.out.quiet:  # as rich is once the reader has gone
         view.phase = str(agent.machine.phase).replace("_", " ")
         view.draw()
         await asyncio.sleep(0.08)
+    agent.close()
 
 
 # -- the command
@@ -106,20 +113,20 @@ def demo(
         recorder = Recorder(record, settings=SETTINGS, call=f"demo {seed}", labels=labels)
     call = _call(out, not plain and out.is_terminal, seed, speed, recorder)
 
-    async def run() -> int:
+    async def run() -> None:
         with call.view:
             await asyncio.create_task(held(conversation(seed) if script is None else script, call))
-        show_sum(out, call)
-        return 0
 
     with ExitStack() as after:
         if recorder is not None:
             after.callback(recorder.close)
         try:
-            return asyncio.run(run())
+            asyncio.run(run())
         except WebSocketException as error:
             out.print(Text(clean(f"the emulator refused the connection: {error}"), "red"), soft_wrap=True)
             return 1
+    show_sum(out, call)
+    return 0
 
 
 def _call(out: Console, live: bool, seed: int, speed: float, recorder: Recorder | None = None) -> Call:
@@ -133,8 +140,8 @@ def show_sum(out: Console, call: Call) -> None:
 
 
 def read_script(path: str) -> Script:
-    """Raises OSError for a file that cannot be read, and ScriptError for a line that cannot."""
-    with Path(path).open("rb") as lines:
+    """`-` is standard input. Raises OSError for a file that cannot be read, and ScriptError for a line that cannot."""
+    with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as lines:
         return Script.from_lines(lines)
 
 

@@ -5,7 +5,7 @@ Rules of this file:
   bursts are refused. After the file comes silence, else an open turn would stay open for ever.
 - A lost connection is an input like any other: the machine closes the turn that was cut and hands over its words. What
   was not sent yet is sent on the next connection; the pauses before one grow.
-- The key goes to Cartesia and nowhere else.
+- The key goes to Cartesia and nowhere else: no redirect is followed.
 - Needs `websockets` (extra `cartesia`).
 """
 
@@ -16,16 +16,18 @@ import struct
 import wave
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from inspect import signature
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import attrs
 from rich.console import Console
 from rich.text import Text
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.uri import parse_uri
 
 from inkturns.actions import Action
 from inkturns.errors import DecodeError
@@ -35,7 +37,7 @@ from inkturns.recording import Recorder, Replayed
 from inkturns.timeline import Summary, Timeline, clean
 from inkturns.wire import close_command, connect_query, decode
 
-__all__ = ["LIVE", "ListenError", "Listening", "Sound", "listen"]
+__all__ = ["DIRECT", "LIVE", "ListenError", "Listening", "Sound", "listen"]
 
 LIVE = "wss://api.cartesia.ai/stt/turns/websocket"
 VERSION = "2026-08-14"
@@ -44,6 +46,8 @@ PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each attempt to connect again; a tu
 TRAIL = 1.5  # seconds of silence after the file, at least: the server hears its last words late
 PATIENCE = 15.0  # the same at most: more than the longest `end_timeout_ms`
 FAREWELL = 10.0  # seconds that the server has for its last events, once it was asked to close
+FASTEST = 384_000  # samples a second; a header that says more is broken
+DIRECT: dict[str, Any] = {"proxy": None} if "proxy" in signature(connect).parameters else {}  # from websockets 15 on
 
 
 class ListenError(Exception):
@@ -60,7 +64,9 @@ class Sound:
 
     rate: int
     channels: int
+    seconds: float
     _file: wave.Wave_read
+    failed: OSError | None = None  # why it cannot be read any further
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -71,7 +77,7 @@ class Sound:
             file = wave.open(name, "rb")  # noqa: SIM115  the sound's, to its end
         except OSError as error:
             raise ListenError(f"{name}: {error.strerror}") from None
-        except (wave.Error, EOFError) as error:
+        except (wave.Error, EOFError, RuntimeError) as error:  # the last: of a chunk that ends beyond the file
             raise ListenError(
                 f"{name}: no WAV file of 16-bit samples ({str(error) or 'it is cut short'}){how}"
             ) from None
@@ -80,22 +86,24 @@ class Sound:
             what = f"its samples have {file.getsampwidth() * 8} bits, not 16"
         elif file.getnchannels() not in (1, 2):
             what = f"it has {file.getnchannels()} channels, not one or two"
-        elif not file.getframerate():
-            what = "its sample rate is 0"
+        elif not 0 < file.getframerate() <= FASTEST:
+            what = f"its sample rate is {file.getframerate()}"
         elif not file.getnframes():
             what, how = "it holds no sound", ""
         if what is not None:
             file.close()
             raise ListenError(f"{name}: {what}{how}")
-        return cls(file.getframerate(), file.getnchannels(), file)
-
-    @property
-    def seconds(self) -> float:
-        return self._file.getnframes() / self.rate
+        frames = file.getnframes()
+        if size := Path(name).stat().st_size:  # a pipe has none; and of a file that was cut, the header tells lies
+            frames = min(frames, size // (2 * file.getnchannels()))
+        return cls(file.getframerate(), file.getnchannels(), frames / file.getframerate(), file)
 
     def chunk(self) -> bytes:
-        """The next CHUNK of it, two channels mixed into one; empty at its end."""
-        data = self._file.readframes(max(1, int(self.rate * CHUNK)))
+        """The next CHUNK of it, two channels mixed into one; empty at its end, also where it ends in a failure."""
+        try:
+            data = self._file.readframes(max(1, int(self.rate * CHUNK)))
+        except OSError as error:
+            self.failed, data = error, b""
         samples = struct.unpack(f"<{len(data) // 2}h", data[: len(data) // 2 * 2])
         if self.channels == 2:
             samples = tuple((left + right) // 2 for left, right in zip(samples[::2], samples[1::2], strict=False))
@@ -107,6 +115,13 @@ class Sound:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Connect(connect):
+    """A connection to where it was sent, and not to where a redirect would send the key."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 @attrs.define(eq=False)
@@ -136,6 +151,8 @@ class Listening:
         self._chunk = self.sound.chunk()
         try:
             while why := await self._connection():
+                if self._refusal is not None:
+                    why += f": {_words(self._refusal)}"
                 self._take(Disconnected(why))
                 if not self._chunk:
                     self.say(f"{why}, when all of the sound was sent")
@@ -148,6 +165,8 @@ class Listening:
                 self._failures += 1
                 self.say(f"{why}; again in {pause} s")
                 await asyncio.sleep(pause / self.speed)
+            if self.sound.failed is not None:
+                raise ListenError(f"the sound could not be read to its end: {self.sound.failed.strerror}")
         finally:
             if self.turns.machine.turn is not None:  # stopped in mid-turn: its words are not lost either
                 self._take(Disconnected("stopped"))
@@ -156,7 +175,7 @@ class Listening:
         """One connection, from its opening to its end. Why it was lost; empty: it was closed as agreed."""
         self._refusal = None
         try:
-            async with connect(self.url, additional_headers=self.headers, close_timeout=1) as socket:
+            async with Connect(self.url, additional_headers=self.headers, close_timeout=1, **self._way()) as socket:
                 sender = asyncio.create_task(self._send(socket))
                 try:
                     async for frame in socket:
@@ -177,6 +196,13 @@ class Listening:
             return f"the server refused the connection: HTTP {status}"
         except (OSError, InvalidHandshake) as error:
             return f"no connection: {error or type(error).__name__}"
+        except (WebSocketException, UnicodeError, ImportError) as error:  # a host, or a proxy, that cannot be
+            raise ListenError(f"no connection: {error}") from None
+
+    def _way(self) -> dict[str, Any]:
+        """What is on this machine is not reached through a proxy."""
+        host = parse_uri(self.url).host
+        return DIRECT if host in ("localhost", "::1") or host.startswith("127.") else {}
 
     async def _send(self, socket: ClientConnection) -> None:
         """The sound, then silence while a turn is open, then the wish to close; each when it is due."""
@@ -220,8 +246,9 @@ class Listening:
 
 
 def _is_final(status: int | None) -> bool:
-    """Of a 429, the limit of connections, and of a 5xx there may be an end; of what else is refused there is none."""
-    return status is not None and 400 <= status < 500 and status not in (408, 429)
+    """Of a 429, the limit of connections, and of a 5xx there may be an end; of what else is refused there is none, nor
+    of a redirect."""
+    return status is not None and status < 500 and status not in (408, 429)
 
 
 def _words(error: ServerError) -> str:
@@ -269,19 +296,16 @@ def listen(file: str, url: str | None, record: str | None, *, speed: float = 1.0
 
 def _address(url: str | None, rate: int) -> tuple[str, dict[str, str]]:
     """The full address, and the headers; the key is for Cartesia alone."""
-    key = os.environ.get("CARTESIA_API_KEY", "")
+    key = os.environ.get("CARTESIA_API_KEY", "").strip()
     if url is None and not key:
         raise ListenError(
             "the live service needs a key: make one at https://play.cartesia.ai/keys and set it, "
             "export CARTESIA_API_KEY=…; or name another server with --url"
         )
     try:
-        parts = urlsplit(url or LIVE)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.scheme not in ("ws", "wss") or not host:
-        raise ListenError(f"{url}: no address of a WebSocket, ws://host:port/path")
-    ours = parts.scheme == "wss" and (host == "cartesia.ai" or host.endswith(".cartesia.ai"))
-    joint = "&" if parts.query else "?"
+        uri = parse_uri(url or LIVE)
+    except (InvalidURI, ValueError):
+        raise ListenError(f"{url}: no address of a WebSocket, ws://host:port/path") from None
+    ours = uri.secure and (uri.host == "cartesia.ai" or uri.host.endswith(".cartesia.ai"))
+    joint = "&" if uri.query else "?"
     return f"{url or LIVE}{joint}{connect_query(sample_rate=rate, version=VERSION)}", {"X-API-Key": key} if ours else {}

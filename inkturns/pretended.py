@@ -8,7 +8,7 @@ Rules of this file:
 
 import asyncio
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from math import sin, tau
 from random import Random
 from struct import pack
@@ -66,17 +66,18 @@ def reply_to(text: str) -> list[str]:
     return next(said, f"You said: {text}").split()
 
 
-def microphone(script: Script) -> list[tuple[bytes, float]]:
+def microphone(script: Script) -> Iterator[tuple[bytes, float]]:
     """Speech-like sound, made on the spot, with its level: a voice that hums in syllables where the script has words,
     silence elsewhere."""
     quiet = sound(script).silence
     hum = [sum(sin(tau * 120 * k * n / RATE) / k for k in range(1, 9)) / 2 for n in range(int(RATE * CHUNK))]
-    made = []
+    silence = bytes(2 * len(hum))
     for n in range(int(len(quiet) * STEP / CHUNK) + 1):
-        heard = quiet[min(int(n * CHUNK / STEP), len(quiet) - 1)] == 0
-        level = (0.6 + 0.4 * sin(tau * 4.3 * n * CHUNK)) * heard
-        made.append((pack(f"<{len(hum)}h", *(int(9000 * level * sample) for sample in hum)), level))
-    return made
+        if quiet[min(int(n * CHUNK / STEP), len(quiet) - 1)]:
+            yield silence, 0.0
+        else:
+            level = 0.6 + 0.4 * sin(tau * 4.3 * n * CHUNK)
+            yield pack(f"<{len(hum)}h", *(int(9000 * level * sample) for sample in hum)), level
 
 
 @attrs.define(eq=False)
@@ -205,10 +206,13 @@ class Call:
         wasted = [settled for settled in self.settled if settled.outcome is Outcome.VOID]
         ahead = [settled for settled in self.settled if settled.speculative and settled not in wasted]
         began = ", ".join(f"{seconds:.2f}" for seconds in self.saved)
-        median = f"; {statistics.median(self.saved):.2f} s in the median" if self.saved else ""
+        replies = "none"
+        if self.saved:
+            median = statistics.median(self.saved)
+            replies = f"{len(self.saved)}, earlier by {began} s than without speculation; {median:.2f} s in the median"
         lost = sum(settled.items for settled in wasted)
         return [
-            ("replies", f"{len(self.saved)}, earlier by {began} s than without speculation{median}"),
+            ("replies", replies),
             (
                 "thoughts",
                 f"{len(self.settled)}: {len(ahead)} guessed right, {len(wasted)} wasted "

@@ -53,8 +53,9 @@ def serve(
         typer.echo(f"{monotonic() - begun:8.2f}  {sentence}")
 
     async def run() -> None:
-        emulator = InkEmulator(scripts, host=host, port=port, seed=seed, speed=speed, strict=strict, log=log)
-        async with emulator:
+        async with InkEmulator(
+            scripts, host=host, port=port, seed=seed, speed=speed, strict=strict, log=log, keep=False
+        ) as emulator:
             typer.echo(f"listening on {emulator.url}")
             typer.echo(f"the SDK:      AsyncCartesia(api_key=..., websocket_base_url={emulator.base_url!r})")
             await asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ of a call are never markup, nor a terminal's control sequence; needs `rich` (ext
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import attrs
 from msgspec import Struct
@@ -68,7 +69,7 @@ class View:
             self._screen = Live(self.drawn(), console=self.out, auto_refresh=False, vertical_overflow="crop")
             self._screen.start(refresh=True)
         else:
-            self.out.print(Text(self.title, "dim"), soft_wrap=True)
+            self._print(Text(self.title, "dim"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +84,11 @@ class View:
         self.rows.append(row)
         if not self.live:
             line = Text(f"{row.at:8.3f}  ", "dim").append(f"{row.who:<6}  ", f"not dim {STYLES[row.who]}")
-            self.out.print(line.append(row.said, f"not dim {row.style}"), soft_wrap=True)
+            self._print(line.append(row.said, f"not dim {row.style}"))
+
+    def _print(self, line: Text) -> None:
+        with suppress(SystemExit):  # rich's, where the reader has gone; here it would end some task of the agent's
+            self.out.print(line, soft_wrap=True)
 
     def note(self, said: str) -> None:
         """Something small happened: for a log."""

@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import wave
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,43 @@ def test_a_respond_out_of_nowhere_is_shown_all_the_same(tmp_path: Path) -> None:
     done = run("check", path)
     assert done.exit_code == 1
     assert ": law " in done.stderr
+
+
+# -- --record, of demo and listen
+
+
+@pytest.mark.parametrize("command", [("demo", "--script"), ("listen", "--url", "ws://127.0.0.1:1")])
+def test_a_recording_that_cannot_be_is_refused_before_the_call(command: tuple[str, ...], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    if command[0] == "demo":
+        source.write_text('{"say": ["Hello?"]}\n')
+    else:
+        with wave.open(str(source), "wb") as sound:
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
+            sound.writeframes(bytes(1600))
+    before = source.read_bytes()
+    (link := tmp_path / "link").symlink_to(source)
+    for record, why in (
+        (source, "what is read is not written to"),
+        (link, "what is read is not written to"),
+        (tmp_path, "no file that can be written to"),
+        (tmp_path / "none" / "a.jsonl", "no file that can be written to"),
+    ):
+        done = run(*command, source, "--record", record)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == f"--record {record}: {why}\n"
+    assert source.read_bytes() == before
+
+
+def test_a_recording_that_is_there_is_appended_to(tmp_path: Path) -> None:
+    (script := tmp_path / "script.jsonl").write_text('{"say": ["Hello?"]}\n')
+    record = written(tmp_path / "a.jsonl", call())
+    before = record.read_bytes()
+    assert run("demo", "--speed", 100, "--script", script, "--record", record).exit_code == 0
+    assert record.read_bytes().startswith(before)
+    assert run("check", record).stdout.endswith("in 2 calls; the laws hold\n")
+    assert run("demo", "--speed", 100, "--script", script, "--record", tmp_path / "new.jsonl").exit_code == 0
+    assert run("check", tmp_path / "new.jsonl").stdout.endswith("in 1 call; the laws hold\n")
 
 
 # -- diagram, help, and the world around

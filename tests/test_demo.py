@@ -4,6 +4,7 @@ import asyncio
 import html
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -41,8 +42,8 @@ ROOT = Path(__file__).parent.parent
 SHORT = Script(say("I'd like", hesitation(1.2), "a table."), seed=2)
 
 
-def run(*args: object) -> Result:
-    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "120"})
+def run(*args: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "120"}, input=stdin)
 
 
 def written(path: Path, script: Script) -> Path:
@@ -117,11 +118,40 @@ def test_plain_it_is_lines_on_a_terminal_too() -> None:
     assert "seed 1, 20 times as fast" in out.getvalue()
 
 
-def test_a_script_is_read_from_a_file(tmp_path: Path) -> None:
+class Terminal(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "live"),
+    [
+        (Terminal, {"TERM": "xterm-256color"}, True),
+        (Terminal, {"TERM": "dumb"}, False),
+        (io.TextIOWrapper, {"TERM": "xterm-256color", "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_it_is_drawn_where_a_cursor_can_move(
+    stream: type[io.TextIOWrapper], environment: dict[str, str], live: bool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", stream(screen := io.BytesIO(), "utf-8"))
+    path = written(tmp_path / "words.jsonl", SHORT)
+    assert app(["demo", "--speed", "20", "--script", str(path)], standalone_mode=False) == 0
+    sys.stdout.flush()
+    assert (b"\x1b[?25l" in screen.getvalue()) is live
+    assert (b"hears: " in screen.getvalue()) is not live
+
+
+def test_a_script_is_read_from_a_file_or_from_standard_input(tmp_path: Path) -> None:
     path = written(tmp_path / "words.jsonl", Script(say("Are there any pears left at all?"), seed=3))
-    done = run("demo", "--plain", "--speed", 20, "--script", path)
-    assert done.exit_code == 0
-    assert "You said: Are there any pears left at all?" in done.stdout
+    for name, stdin in ((path, None), ("-", path.read_text())):
+        done = run("demo", "--plain", "--speed", 20, "--script", name, stdin=stdin)
+        assert done.exit_code == 0
+        assert "You said: Are there any pears left at all?" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -162,6 +192,41 @@ def test_a_refused_connection_is_a_sentence() -> None:
     assert demo(Console(file=out, width=200), speed=20, script=script) == 1
     assert out.getvalue().splitlines()[-1].startswith("the emulator refused the connection: ")
     assert "429" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("variable", "proxy"),
+    [("https_proxy", "http://127.0.0.1:1"), ("https_proxy", "nonsense"), ("all_proxy", "socks5://127.0.0.1:1")],
+)
+def test_it_needs_no_proxy(variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, proxy)
+    assert demo(Console(file=io.StringIO()), speed=100, script=SHORT) == 0
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path: Path) -> None:
+    record = tmp_path / "demo.jsonl"
+    args = [sys.executable, "-c", "from inkturns.cli import main; main()", "demo", "--record", str(record)]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait() in (0, 1)
+    assert "table for two" not in record.read_text()
+
+
+def test_a_reader_that_was_never_there_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = tmp_path / "demo.jsonl"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert app(["demo", "--record", str(record)], standalone_mode=False) == 0
+    assert "table for two" not in record.read_text()
+    assert caplog.records == []
 
 
 def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
@@ -242,6 +307,7 @@ def test_what_is_out_of_contract_is_seen() -> None:
 def test_a_call_without_a_reply_has_a_sum() -> None:
     call = simulated(Script(noise(0.8), seed=1))
     assert dict(call.sum())["thoughts"].startswith("0: ")
+    assert dict(call.sum())["replies"] == "none"
 
 
 def test_the_tools_wish_is_no_word() -> None:
@@ -253,7 +319,7 @@ def test_the_tools_wish_is_no_word() -> None:
 
 
 def test_the_sound_is_speech_where_there_are_words_and_silence_elsewhere() -> None:
-    chunks = microphone(SHORT)
+    chunks = list(microphone(SHORT))
     assert {len(chunk) for chunk, _ in chunks} == {int(RATE * CHUNK) * 2}
     assert len(chunks) * CHUNK == pytest.approx(SHORT.seconds, abs=2 * CHUNK)
     assert all(any(chunk) == (level > 0) for chunk, level in chunks)
@@ -261,6 +327,12 @@ def test_the_sound_is_speech_where_there_are_words_and_silence_elsewhere() -> No
     assert 0.1 < sum(loud) / len(loud) < 0.6
     assert not loud[0]
     assert not loud[-1]
+
+
+def test_the_sound_is_made_as_it_is_sent() -> None:
+    chunks = microphone(Script(pause(60)))
+    first, _ = next(chunks)
+    assert all(chunk is first for chunk, _ in chunks)
 
 
 # -- the picture

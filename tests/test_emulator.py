@@ -172,6 +172,16 @@ async def test_each_connection_has_a_request_id() -> None:
 
 
 @in_a_loop
+async def test_a_session_is_forgotten_with_its_connection_where_asked() -> None:
+    async with InkEmulator(CALL, speed=FAST, keep=False) as emulator:
+        for _ in range(3):
+            async with connect(f"{emulator.url}?{QUERY}") as socket:
+                await socket.recv()
+                assert emulator.sessions[-1].sent
+    assert emulator.sessions == []
+
+
+@in_a_loop
 async def test_connections_have_the_scripts_in_order() -> None:
     scripts = [Script(say(word), seed=1) for word in ("First", "Second")]
     async with InkEmulator(scripts, speed=FAST) as emulator:
@@ -308,6 +318,38 @@ async def test_unknown_query_fields_are_tolerated() -> None:
 
 
 @in_a_loop
+async def test_what_is_no_caller_has_no_script_and_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+
+    def script(number: int) -> Script:
+        asked.append(number)
+        return CALL
+
+    async with InkEmulator(script, speed=FAST) as emulator:
+        reader, browser = await asyncio.open_connection(emulator.host, emulator.port)
+        browser.write(f"GET /stt/turns/websocket?{QUERY} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert b" 426 " in await reader.readline()
+        _, probe = await asyncio.open_connection(emulator.host, emulator.port)
+        for writer in (browser, probe):
+            writer.close()
+        with suppress(InvalidStatus):
+            await connect(emulator.base_url)
+        async with connect(f"{emulator.url}?{QUERY}") as socket:
+            await socket.recv()
+    assert asked == [0]
+    assert caplog.records == []
+
+
+@in_a_loop
+async def test_a_script_that_fails_is_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async with InkEmulator(lambda number: [CALL][number + 1]) as emulator:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"{emulator.url}?{QUERY}")
+        assert caught.value.response.status_code == 500
+    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [IndexError]
+
+
+@in_a_loop
 async def test_there_is_no_other_path() -> None:
     async with InkEmulator(CALL) as emulator:
         with pytest.raises(InvalidStatus) as caught:
@@ -388,6 +430,27 @@ async def test_audio_that_comes_too_fast_is_said_once_a_burst_and_answered_where
             "connection 0: audio comes faster than 1 times real time"
         ]
         assert kinds(frames).count("error") == strict
+
+
+@in_a_loop
+async def test_time_in_which_nothing_was_sent_is_not_saved_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, log, skipped = asyncio.get_running_loop(), list[str](), 0.0
+    time, faster = loop.time, "audio comes faster than 1 times real time"
+    monkeypatch.setattr(loop, "time", lambda: time() + skipped)
+
+    async def answer(seconds: float) -> str:
+        """To so much audio, and a message that gets an error in any case."""
+        await socket.send(bytes(round(8000 * seconds)))
+        await socket.send("finalize")
+        return str((await until(socket, "error"))[-1]["message"])
+
+    async with calling(CALL, speed=1.0, strict=True, log=log.append) as (socket, _):
+        for _ in range(30):
+            assert await answer(0.1) != faster
+            skipped += 0.1
+        skipped += 2.5
+        assert await answer(3) == faster
+    assert [line for line in log if faster in line] == [f"connection 0: {faster}"]
 
 
 @in_a_loop
@@ -507,7 +570,7 @@ def named(value: Any) -> str:
 async def test_a_trouble_gives_what_the_table_says(
     parts: Any, reports: list[ReportKind], ended: list[EndReason]
 ) -> None:
-    trace = await driven(Script(*parts, seed=6))
+    trace = await driven(Script(*parts, seed=9))
     actions = [action for _, some in trace for action in some]
     assert [action.kind for action in actions if isinstance(action, Report)] == reports
     assert ends(actions) == ended
@@ -528,7 +591,7 @@ async def test_an_upgrade_is_refused_with_the_status_that_is_asked_for(status: i
 @pytest.mark.parametrize("chatty", [False, True])
 def test_a_mute_server_stalls_the_turn_however_chatty_it_is(chatty: bool) -> None:
     """F13."""
-    script = Script(BOOK, trouble("mute", on="turn.update", chatty=chatty), THEN, seed=6)
+    script = Script(BOOK, trouble("mute", on="turn.update", chatty=chatty), THEN, seed=9)
     machine, stalls = TurnMachine(Policy(stall_timeout=3)), []
     for at, frame in script.frames():
         if machine.deadline is not None and at >= machine.deadline:
@@ -543,7 +606,7 @@ def test_a_mute_server_stalls_the_turn_however_chatty_it_is(chatty: bool) -> Non
 
 
 def test_a_slow_server_says_the_same_later() -> None:
-    fast, slow = Script(UNSURE, THEN, seed=6), Script(trouble("slow", seconds=0.7), UNSURE, THEN, seed=6)
+    fast, slow = Script(UNSURE, THEN, seed=9), Script(trouble("slow", seconds=0.7), UNSURE, THEN, seed=9)
     before, after = list(fast.frames()), list(slow.frames())
     assert [frame for _, frame in after] == [frame for _, frame in before]
     assert [at for at, _ in after] == pytest.approx([at + 0.7 for at, _ in before])
@@ -553,21 +616,29 @@ def test_a_slow_server_says_the_same_later() -> None:
 async def test_troubles_meet_where_they_stand() -> None:
     """In a breath, at its place; together, in order; not at all, where their event does not come."""
     first = await heard(
-        Script(say("Well,", trouble("garbage"), "hello", trouble("error", status=429), "there."), seed=6)
+        Script(say("Well,", trouble("garbage"), "hello", trouble("error", status=429), "there."), seed=9)
     )
     shown = ["garbage" if "<html>" in str(frame) else json.loads(frame)["type"] for frame in first]
     assert shown.index("turn.start") < shown.index("garbage") < shown.index("error") < shown.index("turn.end")
-    both = await heard(Script(trouble("repeat", on="turn.end"), trouble("late", on="turn.end"), BOOK, seed=6))
+    both = await heard(Script(trouble("repeat", on="turn.end"), trouble("late", on="turn.end"), BOOK, seed=9))
     assert kinds(both)[-3:] == ["turn.end", "turn.end", "turn.update"]
     assert await heard(Script(trouble("drop", on="turn.resume"), BOOK, seed=2)) == await heard(Script(BOOK, seed=2))
-    assert await heard(Script(trouble("late"), BOOK, seed=6)) == await heard(Script(BOOK, seed=6))
+    assert await heard(Script(trouble("late"), BOOK, seed=9)) == await heard(Script(BOOK, seed=9))
 
 
 @in_a_loop
 async def test_what_waits_for_the_next_event_comes_with_the_close() -> None:
-    assert kinds(await heard(Script(trouble("reorder", on="turn.end"), BOOK, seed=6)))[-1] == "turn.end"
-    slow = Script(trouble("slow", seconds=3600), BOOK, seed=6)
+    assert kinds(await heard(Script(trouble("reorder", on="turn.end"), BOOK, seed=9)))[-1] == "turn.end"
+    slow = Script(trouble("slow", seconds=3600), BOOK, seed=9)
     assert kinds(await heard(slow))[-1] == "turn.end"
+
+
+async def by_hand(emulator: InkEmulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that opens a connection, and then does nothing of what a WebSocket's does."""
+    reader, writer = await asyncio.open_connection(emulator.host, emulator.port)
+    head = f"GET /stt/turns/websocket?{QUERY} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    writer.write(f"{head}Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+    return reader, writer
 
 
 @in_a_loop
@@ -576,9 +647,7 @@ async def test_a_client_that_does_not_leave_a_connection_that_is_gone_is_cut_off
 ) -> None:
     monkeypatch.setattr("inkturns.testing.emulator.VANISH", 0.01)
     async with InkEmulator(Script(trouble("drop", on="connected"), BOOK), speed=FAST) as emulator:
-        reader, writer = await asyncio.open_connection(emulator.host, emulator.port)
-        head = f"GET /stt/turns/websocket?{QUERY} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        writer.write(f"{head}Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+        reader, writer = await by_hand(emulator)
         assert b"connected" in await reader.read()  # until the end
         while (connection := asyncio.all_tasks() - {asyncio.current_task()}) and emulator.sessions[0].over:
             if len(connection) == 1:  # the server's own
@@ -595,6 +664,18 @@ async def test_leaving_the_block_closes_what_is_open(seconds: int) -> None:
         await talk(socket, seconds)
     await rest(socket)
     assert socket.protocol.close_code == 1001
+
+
+@in_a_loop
+async def test_a_client_that_does_not_close_does_not_keep_it_from_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inkturns.testing.emulator.VANISH", 0.01)
+    time = asyncio.get_running_loop().time
+    async with InkEmulator(CALL) as emulator:
+        reader, writer = await by_hand(emulator)
+        await reader.readuntil(b"connected")
+        begun = time()
+    assert time() - begun < 5  # websockets would wait for 10
+    writer.close()
 
 
 def test_what_is_no_script_is_refused() -> None:
@@ -774,7 +855,7 @@ async def test_the_sdk_says_a_space_in_a_keyterm_as_a_plus_and_the_log_says_so()
 @in_a_loop
 async def test_garbage_makes_the_sdks_iterator_raise_which_is_a_lost_connection() -> None:
     turns = Turns()
-    script = Script(trouble("garbage", on="turn.update"), BOOK, seed=6)
+    script = Script(trouble("garbage", on="turn.update"), BOOK, seed=9)
     async with InkEmulator(script, speed=FAST) as emulator, client(emulator) as cartesia:
         websocket = cartesia.stt.auto_finalize.websocket(model="ink-2", encoding="pcm_mulaw", sample_rate=8000)
         async with websocket as connection:

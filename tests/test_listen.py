@@ -11,6 +11,7 @@ import sys
 import time
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def written(path: Path, samples: Sequence[int], *, rate: int = 8000, channels: i
         file.setsampwidth(width)
         file.setframerate(rate)
         file.writeframes(b"".join(sample.to_bytes(width, "little", signed=width > 1) for sample in samples))
+    return path
+
+
+def patched(path: Path, at: int, data: bytes) -> Path:
+    """A file of three seconds, with other bytes in its head."""
+    whole = written(path, TONE).read_bytes()
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
     return path
 
 
@@ -163,7 +171,19 @@ def test_a_file_that_was_cut_short_is_heard_as_far_as_it_goes(tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:-4001])
     sound = Sound.open(path)
     assert len(b"".join(iter(sound.chunk, b""))) == 2 * len(TONE) - 4002
+    assert sound.seconds == pytest.approx(3 - 2001 / 8000, abs=0.01)
     sound.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such pipes")
+def test_a_pipe_is_heard_too(wav: Path, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.wav")
+    with ThreadPoolExecutor() as other:
+        other.submit(pipe.write_bytes, wav.read_bytes())
+        sound = Sound.open(pipe)
+        assert sound.seconds == 3
+        assert len(b"".join(iter(sound.chunk, b""))) == 2 * len(TONE)
+        sound.close()
 
 
 @pytest.mark.parametrize(
@@ -175,6 +195,10 @@ def test_a_file_that_was_cut_short_is_heard_as_far_as_it_goes(tmp_path: Path) ->
         (lambda path: written(path, []), "it holds no sound"),
         (lambda path: path.write_text("ID3 an mp3, say, with words enough"), "no WAV file of 16-bit samples"),
         (lambda path: path.write_bytes(b""), "it is cut short"),
+        (lambda path: patched(path, 36, b"LIST\xff\xff\xff\xff"), "no WAV file of 16-bit samples"),
+        (lambda path: patched(path, 24, struct.pack("<I", 384_001)), "its sample rate is 384001"),
+        (lambda path: patched(path, 24, bytes(4)), "its sample rate is 0"),
+        (lambda path: patched(path, 20, struct.pack("<H", 3)), "unknown format: 3"),
         (lambda path: path.mkdir(), os.strerror(21)),
         (lambda path: None, os.strerror(2)),
     ],
@@ -188,14 +212,12 @@ def test_another_format_is_refused_in_a_sentence(made: Callable[[Path], object],
     assert said.count("\n") == 1
 
 
-def test_a_float_file_and_one_without_a_rate_are_refused(wav: Path, tmp_path: Path) -> None:
-    whole = bytearray(wav.read_bytes())
-    (floats := tmp_path / "f.wav").write_bytes(whole[:20] + struct.pack("<H", 3) + whole[22:])
-    (no_rate := tmp_path / "r.wav").write_bytes(whole[:24] + bytes(4) + whole[28:])
-    for path, why in ((floats, "unknown format: 3"), (no_rate, "its sample rate is 0")):
-        with pytest.raises(ListenError, match=why) as refused:
-            Sound.open(path)
-        assert "ffmpeg" in str(refused.value)
+def test_another_format_is_told_how_to_become_this_one(wav: Path) -> None:
+    with pytest.raises(ListenError, match="ffmpeg"):
+        Sound.open(patched(wav, 20, struct.pack("<H", 3)))
+    sound = Sound.open(written(wav, TONE, rate=384_000))
+    assert sound.rate == 384_000
+    sound.close()
 
 
 # -- where it goes
@@ -206,6 +228,14 @@ def test_without_a_key_it_says_how_to_get_one(wav: Path) -> None:
     assert code == 2
     assert "export CARTESIA_API_KEY=" in said
     assert "--url" in said
+
+
+def test_a_key_is_what_is_not_blank_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARTESIA_API_KEY", " secret\r\n")
+    assert the_module._address(None, 16000)[1] == {"X-API-Key": "secret"}
+    monkeypatch.setenv("CARTESIA_API_KEY", " \n")
+    with pytest.raises(ListenError, match="needs a key"):
+        the_module._address(None, 16000)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +259,57 @@ def test_the_key_goes_to_cartesia_alone(url: str | None, shown: bool, monkeypatc
     assert address.endswith("model=ink-2&encoding=pcm_s16le&sample_rate=16000&cartesia_version=2026-08-14")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "nonsense", "ws://127.0.0.1:port/", "ws://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/", "nonsense", "ws://127.0.0.1:port/", "ws://"),
+        *("ws://127.0.0.1:1/#there", "ws://me@127.0.0.1:1/", "ws://\N{LATIN SMALL LETTER U WITH DIAERESIS}..b/"),
+    ],
+)
 def test_an_address_that_is_none_is_refused(url: str, wav: Path) -> None:
     code, said = command(wav, "--url", url)
     assert code == 2
     assert "no address of a WebSocket" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "why"),
+    [
+        ("ws://a..b/", None, "label"),
+        ("ws://example.invalid/", "nonsense", "proxy"),
+        ("ws://example.invalid/", "http://a..b:1", "label"),
+        ("ws://example.invalid/", "socks5://127.0.0.1:1", "python-socks"),
+    ],
+)
+def test_a_way_that_is_none_is_tried_once(
+    url: str, proxy: str | None, why: str, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if proxy is not None:
+        if not the_module.DIRECT:
+            pytest.skip("this websockets knows no proxies")
+        for variable in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(variable, proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+    code, said = command(wav, "--url", url)
+    assert code == 2
+    _, last = said.splitlines()
+    assert last.startswith("no connection: ")
+    assert why in last
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_on_this_machine_is_reached_without_a_proxy(
+    host: str, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+
+    async def call() -> Heard:
+        async with serving(Ink(turn("hello"))) as url:
+            return await Heard(url.replace("127.0.0.1", host), wav).run()
+
+    heard = asyncio.run(call())
+    assert (heard.ended, heard.said) == (["hello"], [])
 
 
 # -- the session
@@ -278,6 +354,30 @@ def test_a_server_that_does_not_close_is_left(wav: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(the_module, "FAREWELL", 0.1)
     assert hear(wav, stays).said == []
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails after its first second."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > 16000:
+            raise OSError(5, os.strerror(5))
+        return super().read(size)
+
+
+def test_a_file_that_fails_is_heard_as_far_as_it_goes(wav: Path) -> None:
+    async def call() -> None:
+        async with asyncio.timeout(20), serving(ink := Ink(turn("hello there", end=18_000))) as url:
+            heard = Heard(url, wav)
+            heard.listening.sound.close()
+            heard.listening.sound = Sound(8000, 1, 3, wave.open(Failing(wav.read_bytes())))  # noqa: SIM115
+            with pytest.raises(ListenError, match=rf"not be read to its end: {os.strerror(5)}$") as failed:
+                await heard.run()
+            assert failed.value.code == 2
+            assert heard.ended == ["hello there"]
+            assert ink.commands == ['{"type":"close"}']
+
+    asyncio.run(call())
 
 
 def test_garbage_is_shown_and_changes_nothing(wav: Path) -> None:
@@ -354,6 +454,16 @@ def test_an_error_instead_of_connected(status: int, final: bool, wav: Path) -> N
         assert hear(wav, refuses, Ink(turn("hello", end=3000))).ended == ["hello"]
 
 
+def test_the_reason_of_what_is_refused_again_and_again_is_said(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(the_module, "PAUSES", (0.1,) * 5)
+
+    async def refuses(socket: ServerConnection) -> None:
+        await socket.send(json.dumps(error(429, "Too many connections")))
+
+    with pytest.raises(ListenError, match=r"Too many connections \(429\), 6 times in a row"):
+        hear(wav, refuses)
+
+
 def test_an_error_that_the_server_goes_on_after_is_no_refusal(wav: Path) -> None:
     heard = hear(wav, Ink({1: error(400), **turn("hello there", start=2), 7001: None}), Ink({}))
     assert heard.ended == ["hello there"]
@@ -362,7 +472,14 @@ def test_an_error_that_the_server_goes_on_after_is_no_refusal(wav: Path) -> None
 
 @pytest.mark.parametrize(
     ("status", "final", "said"),
-    [(401, True, "is CARTESIA_API_KEY right?"), (402, True, "HTTP 402"), (429, False, ""), (503, False, "")],
+    [
+        (200, True, "HTTP 200"),
+        (302, True, "HTTP 302"),
+        (401, True, "is CARTESIA_API_KEY right?"),
+        (402, True, "HTTP 402"),
+        (429, False, ""),
+        (503, False, ""),
+    ],
 )
 def test_a_refused_upgrade(status: int, final: bool, said: str, wav: Path) -> None:
     times = 0
@@ -381,6 +498,30 @@ def test_a_refused_upgrade(status: int, final: bool, said: str, wav: Path) -> No
         heard = hear(wav, Ink(turn("hello", end=3000)), process_request=refuse)
         assert heard.said == [f"the server refused the connection: HTTP {status}; again in 0.5 s"]
         assert heard.ended == ["hello"]
+
+
+def test_the_key_follows_no_redirect(wav: Path) -> None:
+    async def call() -> list[str]:
+        seen: list[str] = []
+
+        def look(socket: ServerConnection, request: Request) -> None:
+            seen.extend(request.headers.get_all("X-API-Key"))
+
+        async with serving(Ink({}), process_request=look) as other:
+
+            def redirect(socket: ServerConnection, request: Request) -> Response:
+                response = socket.respond(302, "There.")
+                response.headers["Location"] = other
+                return response
+
+            async with serving(Ink({}), process_request=redirect) as url:
+                heard = Heard(url, wav)
+                heard.listening.headers = {"X-API-Key": "secret"}
+                with pytest.raises(ListenError, match="HTTP 302"):
+                    await heard.run()
+        return seen
+
+    assert asyncio.run(call()) == []
 
 
 def test_a_violation_of_its_policy_is_final(wav: Path) -> None:

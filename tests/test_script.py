@@ -119,6 +119,11 @@ def test_lines_may_have_comments_and_no_header() -> None:
     assert Script.from_lines(lines) == Script(Pause(1), Noise(0.5))
 
 
+def test_a_byte_order_mark_is_passed_over() -> None:
+    line = '\ufeff{"pause": 1}'
+    assert Script.from_lines([line]) == Script.from_lines([line.encode()]) == Script(Pause(1))
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
@@ -232,6 +237,20 @@ def test_a_hesitation_is_taken_back_and_a_long_one_ends_by_the_timeout(seed: int
     assert ended[0] == pytest.approx(spoken + 2, abs=0.02)
 
 
+def test_what_the_timeout_ended_is_over_until_it_sounds_again() -> None:
+    """However likely it is yet that the user is in a turn."""
+    for seed in range(30):
+        got = kinds(Script(say("I would like to book a table."), seed=seed), TurnSettings(end_timeout_ms=640))
+        assert (got.count("turn.start"), got.count("turn.end")) == (1, 1)
+
+
+@pytest.mark.parametrize("start", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("word", ["I", "No.", "Stop!"])
+def test_a_short_word_is_a_turn(word: str, start: float) -> None:
+    for seed in range(100):
+        assert texts(Script(say(word), seed=seed), given=settings(start=start)) == [word]
+
+
 def test_silence_and_noise_stand_where_they_are_put() -> None:
     words, patient = Script(pause(2), say("Well,", noise(0.5), "hello.", pause(0.2), pause(0.2)), seed=1), settings(0.3)
     first = next(at for at, kind, _ in told(words, patient) if kind == "turn.start")
@@ -244,12 +263,24 @@ def test_silence_and_noise_stand_where_they_are_put() -> None:
     assert texts(apart) == ["One.", "Two.", "", ""]
 
 
+def test_no_sound_is_no_turn() -> None:
+    assert kinds(Script(noise(0))) == ["connected"]
+
+
 @pytest.mark.parametrize("likelihood", [0.6, 0.9])
 def test_a_noise_is_a_turn_without_text_where_it_is_above_the_start_threshold(likelihood: float) -> None:
     script = Script(noise(0.6, likelihood))
     assert ("turn.start" in kinds(script)) == (likelihood > 0.8)
     assert "turn.start" in kinds(script, settings(start=0.5)) or likelihood < 0.5
     assert not any(texts(script))
+
+
+def test_a_turn_that_is_none_changes_no_later_one() -> None:
+    for seed in range(100):
+        script = Script(noise(0.6, 0.88), say("I would like to book a table."), seed=seed)
+        with_noise, without = kinds(script, settings(start=0.8)), kinds(script, settings(start=0.89))
+        assert with_noise.count("turn.start") == 2
+        assert with_noise[with_noise.index("turn.end") + 1 :] == without[1:]
 
 
 def lengths(given: TurnSettings) -> Iterator[tuple[float, float | None, int, float | None]]:
@@ -384,6 +415,39 @@ def test_play_gives_the_frames_at_their_times(backend: str, speed: float) -> Non
     got = virtual.run(played, backend=backend)
     assert [frame for _, frame in got] == [frame for _, frame in expected]
     assert [at for at, _ in got] == pytest.approx([at for at, _ in expected])
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan")])
+def test_play_refuses_a_speed_that_is_not_above_0(speed: float) -> None:
+    with pytest.raises(ValueError, match=r"speed is .*; it must be above 0"):
+        virtual.run(anext, CALL.play(speed=speed))
+
+
+def test_what_is_slow_is_told_at_its_time_after_the_script_too() -> None:
+    call = say("Hello there.")
+    usual, slow = list(Script(call, seed=1).frames()), list(Script(trouble("slow", seconds=60), call, seed=1).frames())
+    assert [frame for _, frame in slow] == [frame for _, frame in usual]
+    assert [at for at, _ in slow] == pytest.approx([at + 60 for at, _ in usual])
+    chatty = Script(trouble("slow"), call, trouble("mute", on="turn.end", chatty=True), seed=1)
+    assert kinds(chatty).count("turn.end") == 1  # and it comes to an end
+
+
+def test_what_waits_for_an_event_that_does_not_come_is_told_last() -> None:
+    call = say("Hello there.")
+    usual, late = kinds(Script(call, seed=1)), kinds(Script(trouble("reorder", on="turn.end"), call, seed=1))
+    assert late == usual
+
+
+def test_what_a_close_flushes_is_written_down_at_its_time() -> None:
+    for parts in ((), (trouble("slow", seconds=9),)):
+        session = Session(sound(Script(*parts, say("Hello there, my friend."), seed=1)))
+        session.begin()
+        session.audio(1.2)
+        flushed = session.command('{"type": "close"}')
+        times = [at for at, _ in session.sent]
+        assert len(flushed) > 1
+        assert times == sorted(times)
+        assert times[-len(flushed) :] == [session.seconds] * len(flushed)
 
 
 def test_frames_refuses_settings_that_are_out_of_order_with_what_they_leave_open() -> None:

@@ -1,5 +1,6 @@
 """`inkturns serve`: what it says, what it serves, how it ends."""
 
+import gc
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from websockets.sync.client import connect
 from inkturns import Turns, close_command, connect_query
 from inkturns.cli import app
 from inkturns.testing.script import Script, say, trouble
+from inkturns.testing.session import Session
 
 ARGUMENTS = ["serve", "--port", "0", "--speed", "1000"]
 QUERY = connect_query(encoding="pcm_mulaw", sample_rate=8000)
@@ -76,6 +78,20 @@ def test_it_says_where_it_is_what_a_script_says_and_what_happens(tmp_path: Path)
 @pytest.mark.parametrize("arguments", [("--turns", "2", "--seed", "5"), ("--turns", "2", "--storm", "--seed", "7")])
 def test_without_a_script_callers_come_by_chance(arguments: tuple[str, ...]) -> None:
     assert Served(*arguments, client=talk).got
+
+
+def test_it_forgets_the_calls_that_are_over() -> None:
+    def sessions() -> int:
+        gc.collect()
+        return sum(isinstance(one, Session) for one in gc.get_objects())
+
+    def client(url: str) -> int:
+        before = sessions()
+        for _ in range(5):
+            talk(url)
+        return sessions() - before
+
+    assert Served("--turns", "1", client=client).got <= 2  # the last may be going yet
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@ and goes by the audio received. Nothing of the audio is looked at but its length
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.http11 import Request, Response
 
 from inkturns.settings import TurnSettings, connect_query
@@ -26,7 +28,7 @@ PATH = "/stt/turns/websocket"
 MODELS = ("ink-2", "ink-preview")
 WIDTHS = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f16le": 2, "pcm_f32le": 4, "pcm_mulaw": 1, "pcm_alaw": 1}  # bytes
 AHEAD = 1.0  # seconds that audio may come early
-VANISH = 2.0  # seconds that a client has to see that the connection is gone
+VANISH = 2.0  # seconds that a client has to see that the connection is closed, or gone
 SETTINGS: dict[str, type] = {
     "turn_start_threshold": float,
     "turn_eager_end_threshold": float,
@@ -46,6 +48,7 @@ class InkEmulator:
             said in the log
     strict  and answered by an error 400 (what the real one does is not known)
     log     is called with a sentence for each thing worth knowing
+    keep    whether a session is remembered when its connection is closed: for hours on end, better not
 
     `sessions` has each connection's Session, in order: what was `sent`, when. Raises TypeError for a script that is
     none, ValueError for a speed that is not above 0, and OSError, on entering, where it cannot listen."""
@@ -60,6 +63,7 @@ class InkEmulator:
         speed: float = 1.0,
         strict: bool = False,
         log: Callable[[str], None] | None = None,
+        keep: bool = True,
     ) -> None:
         scripts = [script] if isinstance(script, Script) else script
         some = isinstance(scripts, Sequence) and scripts and all(isinstance(one, Script) for one in scripts)
@@ -67,12 +71,12 @@ class InkEmulator:
             raise TypeError(f"InkEmulator: script is a Script, some, or a function that gives them, not {script!r}")
         if not speed > 0:
             raise ValueError(f"InkEmulator: speed is {speed!r}; it must be above 0")
-        self.host, self.port, self.seed, self.speed, self.strict = host, port, seed, speed, strict
+        self.host, self.port, self.seed, self.speed, self.strict, self.keep = host, port, seed, speed, strict, keep
         self.sessions: list[Session] = []
         self._scripts: Sequence[Script] | Callable[[int], Script] = scripts
         self._log = log
         self._count = 0
-        self._numbers: dict[Any, int] = {}  # of connections, by their ids, from the upgrade to the session
+        self._callers: WeakKeyDictionary[ServerConnection, tuple[int, Script]] = WeakKeyDictionary()
         self._server: Server | None = None
 
     @property
@@ -89,7 +93,8 @@ class InkEmulator:
     async def __aenter__(self) -> Self:
         # What waits is not bounded: a client that sends on while it is closed could not be heard to agree.
         options: dict[str, Any] = {"compression": None, "max_size": None, "max_queue": sys.maxsize}
-        self._server = await serve(self._speak, self.host, self.port, process_request=self._upgrade, **options)
+        options |= {"process_response": self._upgrade, "close_timeout": VANISH, "logger": LOGGER}
+        self._server = await serve(self._speak, self.host, self.port, **options)
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         return self
 
@@ -109,18 +114,21 @@ class InkEmulator:
         scripts = self._scripts
         return scripts(number) if callable(scripts) else scripts[min(number, len(scripts) - 1)]
 
-    async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _upgrade(self, connection: ServerConnection, request: Request, response: Response) -> Response | None:
+        if response.status_code != 101:
+            return None  # it is no WebSocket's, and so no caller's
         if urlsplit(request.path).path != PATH:
             return connection.respond(404, f"There is only {PATH}\n")
         number, self._count = self._count, self._count + 1
-        if (status := self._script(number).refusal) is not None:
+        script = self._script(number)
+        if (status := script.refusal) is not None:
             self._say(number, f"refused with HTTP {status}, as its script says")
             return connection.respond(status, "On demand of the script.\n")
-        self._numbers[connection.id] = number
+        self._callers[connection] = number, script
         return None
 
     async def _speak(self, connection: ServerConnection) -> None:
-        number = self._numbers.pop(connection.id)
+        number, script = self._callers[connection]
         assert connection.request is not None
         try:
             settings, rate = self._asked(number, urlsplit(connection.request.path).query)
@@ -128,7 +136,7 @@ class InkEmulator:
             self._say(number, f"refused: {refusal}")
             await self._send(connection, refusal.outs)
             return
-        session = Session(sound(self._script(number)), settings, seed=self.seed, number=number)
+        session = Session(sound(script), settings, seed=self.seed, number=number)
         self.sessions.append(session)
         self._say(number, f"open, {session.request_id}")
         try:
@@ -136,20 +144,22 @@ class InkEmulator:
             await self._listen(connection, session, rate, number)
         except ConnectionClosed:
             pass
+        if not self.keep:
+            self.sessions.remove(session)
         self._say(number, f"closed after {session.seconds:.2f} s of audio")
 
     async def _listen(self, connection: ServerConnection, session: Session, rate: float, number: int) -> None:
         """Takes what comes, `rate` bytes of audio a second."""
         time = asyncio.get_running_loop().time
-        begun, received, early = None, 0, False
+        due, received, early = 0.0, 0, False  # due: when a user would have spoken what has come
         async for message in connection:
             if isinstance(message, str):
                 self._say(number, f"takes {message[:80]}")
                 await self._send(connection, session.command(message))
                 continue
-            begun = time() if begun is None else begun
-            received += len(message)
-            if received / rate - (time() - begun) * self.speed > AHEAD:
+            now, received = time(), received + len(message)
+            due = max(due, now) + len(message) / rate / self.speed
+            if due - now > AHEAD / self.speed:
                 if not early:
                     sentence = f"audio comes faster than {self.speed:g} times real time"
                     self._say(number, sentence)
@@ -210,6 +220,15 @@ class InkEmulator:
             return effective(TurnSettings(**given)), rate * WIDTHS[asked["encoding"]]
         except ValueError as wrong:
             raise _RefusedError(str(wrong), [Closing(1008, "Invalid turn thresholds")]) from None
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """What a client does, or leaves, is no fault here; what a script's function raises is."""
+    return not (record.exc_info and isinstance(record.exc_info[1], WebSocketException))
+
+
+LOGGER = logging.getLogger(__name__)
+LOGGER.addFilter(_ours)
 
 
 class _RefusedError(Exception):

@@ -52,7 +52,7 @@ TROUBLES: dict[str, str] = {
     "mute": "nothing is sent for `seconds` (0: ever after); `chatty`: but empty updates",
     "lose": "the event is not sent",
     "repeat": "the event is sent twice",
-    "reorder": "the event is sent after the one that follows it",
+    "reorder": "the event is sent after the one that follows it, or last of all",
     "garbage": "a frame that is none, of `kind`: " + ", ".join(GARBAGE),
     "error": "an `error` with `status` (400, 429, 500); `fatal`: and the connection is closed",
     "late": "after the event, an update that repeats the last text of its turn, or goes on with `text`",
@@ -201,26 +201,31 @@ class Script:
 
     def frames(self, settings: TurnSettings = BALANCED) -> Iterator[tuple[float, str | bytes]]:
         """What the server would send to a client whose audio flows: (seconds of audio, frame), `connected` first. It
-        ends with the script and the silence that closes its last turn, or where the connection does; a refused one has
-        no frames. What the settings do not say is as in BALANCED; raises ValueError where that is out of order."""
+        ends with the script, the silence that closes its last turn and what is sent late, or where the connection does;
+        a refused one has no frames. What the settings do not say is as in BALANCED; raises ValueError where that is out
+        of order."""
         from inkturns.testing.session import CHUNK, Closing, Session
         from inkturns.testing.sound import sound
 
         if self.refusal is not None:
             return
         heard = sound(self)
-        session, told = Session(heard, settings, seed=self.seed), 0
+        session, told, flows = Session(heard, settings, seed=self.seed), 0, True
         session.begin()
-        while True:
+        while flows:
+            flows = not session.over and (session.open or session.seconds < heard.seconds)
+            if flows:
+                session.audio(CHUNK)
+            else:
+                session.rest()
             yield from ((at, out) for at, out in session.sent[told:] if not isinstance(out, Closing))
-            told, beyond = len(session.sent), session.seconds - heard.seconds
-            if session.over or (beyond >= 0 and not session.open) or beyond >= LONGEST:
-                return
-            session.audio(CHUNK)
+            told = len(session.sent)
 
     async def play(self, settings: TurnSettings = BALANCED, *, speed: float = 1) -> AsyncIterator[str | bytes]:
         """The same frames, each at its time: sleeps between them, `speed` times as fast as the audio. In virtual time
-        (`inkturns.testing.virtual`) that takes none."""
+        (`inkturns.testing.virtual`) that takes none. Raises ValueError for a speed that is not above 0."""
+        if not speed > 0:
+            raise ValueError(f"Script.play: speed is {speed!r}; it must be above 0")
         begun = anyio.current_time()
         for at, frame in self.frames(settings):
             await anyio.sleep(max(0.0, begun + at / speed - anyio.current_time()))
@@ -258,7 +263,7 @@ class Script:
         parts, seed, first = list[Part](), 0, True
         for number, line in enumerate(lines, 1):
             try:
-                text = line.decode() if isinstance(line, bytes) else line
+                text = (line.decode() if isinstance(line, bytes) else line).removeprefix(BYTE_ORDER_MARK)
                 if not text.strip() or text.lstrip().startswith("#"):
                     continue
                 values = msgspec.json.decode(text)
@@ -273,7 +278,7 @@ class Script:
 
 
 VERSION = 1
-LONGEST = 12.0  # seconds of silence: more than the longest end_timeout_ms
+BYTE_ORDER_MARK = "\ufeff"  # some editors write it before the first line
 KINDS: dict[str, type[Part]] = {
     "say": Say,
     "pause": Pause,

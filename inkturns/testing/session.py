@@ -130,6 +130,12 @@ class Session:
             self._put(invalid(f'{said} Expected one of: "done", "close", "config".'))
         return self._due()
 
+    def rest(self) -> list[Out]:
+        """No more audio will come, and what still waits is sent: what is slow, at its time, and what stands behind an
+        event that does not come."""
+        self._put_behind()
+        return self._due(float("inf"))
+
     def wrong(self, message: str) -> list[Out]:
         """An error 400 about what the client did."""
         self._put(invalid(message))
@@ -145,7 +151,7 @@ class Session:
         start, eager_end, end, timeout_ms = self._limits
         self._reach(now)
         if not self._speaking:
-            if likelihood > start:
+            if likelihood > start and not silence:  # it rises: what the timeout ended is over until it sounds again
                 self._open(now)
         elif likelihood < end or silence * 1000 >= timeout_ms:
             self._end(now)
@@ -168,7 +174,7 @@ class Session:
     def _open(self, now: float) -> None:
         self.turn_number += 1
         self.text, self._speaking, self._eager = "", True, False
-        random = Random(f"turn {self.heard.seed} {self.turn_number}")
+        random = Random(f"turn {self.heard.seed} {self._piece}")  # its place, which no other turn before it moves
         self._chances = random.random(), random.random()
         self._empty = now + 0.1 if self._chances[1] < EMPTY_UPDATE else float("inf")
         self._emit("turn.start")
@@ -201,10 +207,9 @@ class Session:
     def _flush(self) -> None:
         if self._speaking:
             self._end(self._steps * STEP)
-        for frame in self._behind:
-            self._put(frame)
-        self._slow = 0.0
-        self._outbox = deque((0.0, out) for _, out in self._outbox)
+        self._put_behind()
+        self._slow, now = 0.0, self._steps * STEP
+        self._outbox = deque((min(at, now), out) for at, out in self._outbox)
         self._put(Closing())
 
     def _configure(self, turn: object) -> None:
@@ -250,9 +255,9 @@ class Session:
         if "reorder" in names:
             self._behind += frames
         elif frames:
-            for frame in frames + self._behind:
+            for frame in frames:
                 self._put(frame)
-            self._behind = []
+            self._put_behind()
         for trouble in met:
             if trouble.trouble not in ("slow", "lose", "repeat", "reorder"):
                 self._meet(trouble)
@@ -301,10 +306,16 @@ class Session:
     def _put(self, out: Out) -> None:
         self._outbox.append((self._steps * STEP + self._slow, out))
 
-    def _due(self) -> list[Out]:
-        """What is to be sent by now; what is slow stays behind, but for a connection that is lost, which takes it."""
+    def _put_behind(self) -> None:
+        for frame in self._behind:
+            self._put(frame)
+        self._behind = []
+
+    def _due(self, ahead: float = 1e-9) -> list[Out]:
+        """What is to be sent by now, or so many seconds later; what is slow stays behind, but for a connection that is
+        lost, which takes it."""
         due: list[Out] = []
-        while self._outbox and not self.over and self._outbox[0][0] <= self._steps * STEP + 1e-9:
+        while self._outbox and not self.over and self._outbox[0][0] <= self._steps * STEP + ahead:
             at, out = self._outbox.popleft()
             self.sent.append((at, out))
             due.append(out)

@@ -10,6 +10,8 @@ b = 51.5 ms, and no exponential.
 """
 
 import re
+from array import array
+from collections.abc import Sequence
 from functools import lru_cache
 from math import exp, log
 from random import Random
@@ -55,8 +57,8 @@ class Sound(msgspec.Struct, frozen=True):
     """A script's sound: the likelihood and the seconds of silence so far, a number each STEP; the words; the troubles
     and the times they stand at; and its seed."""
 
-    likelihood: list[float]
-    silence: list[float]
+    likelihood: Sequence[float]  # arrays: a list takes four times as much
+    silence: Sequence[float]
     pieces: list[Piece]
     troubles: list[tuple[float, Trouble]]
     seed: int
@@ -81,8 +83,8 @@ class _Made:
 
     def __init__(self, random: Random) -> None:
         self.random = random
-        self.likelihood: list[float] = []
-        self.silence: list[float] = []
+        self.likelihood = array("d")
+        self.silence = array("d")
         self.pieces: list[Piece] = []
         self.troubles: list[tuple[float, Trouble]] = []
         self.hold = self.fall = self.floor = 0.0  # of the silence that is, or is next
@@ -167,9 +169,11 @@ class _Made:
         return loose
 
     def loud(self, seconds: float, likelihood: float) -> None:
-        """Sound, which brings the likelihood up to this."""
-        value, rise = self.likelihood[-1] if self.likelihood else 0.0, exp(-STEP / self.random.uniform(0.06, 0.12))
-        for _ in range(max(1, round(seconds / STEP))):
+        """Sound, which brings the likelihood up to this, or, however short it is, to within a twentieth of it."""
+        steps = round(seconds / STEP)
+        rise = exp(-max(STEP / self.random.uniform(0.06, 0.12), 3 / max(1, steps)))
+        value = self.likelihood[-1] if self.likelihood else 0.0
+        for _ in range(steps):
             value = likelihood - (likelihood - value) * rise
             self.likelihood.append(value)
             self.silence.append(0.0)
