@@ -47,7 +47,8 @@ ReportHook = TypeVar("ReportHook", bound=Callable[[Report], object])
 
 
 class Source(Protocol):
-    """Another sender's frames to events; one per call."""
+    """Another sender's frames to events; one per call. One that has `checks_fields = True` has read its events' fields
+    by msgspec: their types are right, and UTF-8 can hold their text. Of any other `Turns` checks it."""
 
     def events(self, frame: Any) -> tuple[Event, ...]:
         """The events that a frame says, often one or none. Raises DecodeError for a frame that it cannot read."""
@@ -55,22 +56,24 @@ class Source(Protocol):
 
 WITH_TEXT = frozenset((TurnUpdate, TurnEagerEnd, TurnEnd))
 _encode = msgspec.json.Encoder().encode
-_check = {kind: msgspec.json.Decoder(kind).decode for kind in FROM_SERVER}
+_read = {kind: msgspec.json.Decoder(kind).decode for kind in FROM_SERVER}
 
 
-def _checked(event: Any) -> Event:
-    """A source's event, its fields checked, which their making did not."""
+def _check(event: Any) -> None:
+    """The fields of a source's event, which their making did not check."""
     kind = type(event)
+    if kind in WITH_TEXT:  # most are, of ASCII, which a look tells
+        text, turn_id, request_id = event.transcript, event.turn_id, event.request_id
+        if (
+            (type(text) is str and text.isascii())
+            and (turn_id is None or (type(turn_id) is str and turn_id.isascii()))
+            and (request_id is None or (type(request_id) is str and request_id.isascii()))
+        ):
+            return
     if kind not in EVENTS:
         raise DecodeError("the source gave what is no event")
-    if kind in _check and not (
-        kind in WITH_TEXT  # most are, and of ASCII, which takes a fifth of the time
-        and (type(event.transcript) is str and event.transcript.isascii())
-        and (event.turn_id is None or (type(event.turn_id) is str and event.turn_id.isascii()))
-        and (event.request_id is None or (type(event.request_id) is str and event.request_id.isascii()))
-    ):
-        _check[kind](_encode(event))
-    return event  # type: ignore[no-any-return]
+    if kind in _read:
+        _read[kind](_encode(event))
 
 
 @attrs.define(eq=False)
@@ -91,6 +94,7 @@ class Turns:
     _hooks: dict[type[Action], list[tuple[bool, Callable[[Any], object]]]] = attrs.field(init=False)
     _fed: list[tuple[object, float | None]] = attrs.field(init=False, factory=list)
     _feeding: bool = attrs.field(init=False, default=False)
+    _checks_fields: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         # Not attrs' validators, which would slow down every assignment.
@@ -100,6 +104,7 @@ class Turns:
             raise TypeError(f"{type(self).__name__}: clock is a function that gives seconds, not {self.clock!r}")
         if self.recorder is not None and not callable(getattr(self.recorder, "begin", None)):
             raise TypeError(f"{type(self).__name__}: recorder is a Recorder, not {self.recorder!r}")
+        self._checks_fields = getattr(self.source, "checks_fields", False) is True
         self.machine = TurnMachine(self.policy)
         self._hooks = {kind: [] for kind in Action.__subclasses__()}
         if self.recorder is not None:
@@ -134,11 +139,19 @@ class Turns:
                         frame = item
                         event = decode(item)
                     else:
-                        events = self._unfolded(self.source, item)
-                        if len(events) == 1:
+                        try:
+                            events = tuple(self.source.events(item))
+                            if not self._checks_fields:
+                                for each in events:
+                                    _check(each)
+                        except DecodeError:
+                            raise
+                        except Exception as error:  # its own code, on what came over the wire (F10)
+                            raise DecodeError(f"the source raised {type(error).__name__}") from error
+                        if events:  # they are what is recorded: a replay knows Ink 2's frames alone
                             event = events[0]
-                        else:
-                            self._fed[:0] = [(each, now) for each in events]
+                            if len(events) > 1:
+                                self._fed[:0] = [(each, now) for each in events[1:]]
                     if event is not None:
                         actions = self.machine.receive(event, now)
                 except DecodeError as error:
@@ -160,15 +173,6 @@ class Turns:
         if raised is not None:
             raise ExceptionGroup("hooks raised", raised)
         return done
-
-    def _unfolded(self, source: Source, frame: object) -> tuple[Event, ...]:
-        """A frame's events. They are what is recorded: a replay knows Ink 2's frames alone."""
-        try:
-            return tuple(map(_checked, source.events(frame)))
-        except DecodeError:
-            raise
-        except Exception as error:  # its own code, on what came over the wire (F10)
-            raise DecodeError(f"the source raised {type(error).__name__}") from error
 
     # -- the hooks, by name: each a decorator that returns its function
 

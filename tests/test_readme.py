@@ -27,10 +27,11 @@ from inkturns.view import View
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+FRAMEWORKS = re.compile(r"^from (livekit|pipecat)\b", re.MULTILINE)  # such a block is run in tests/integrations
 PYTHON = [
     (code, shown if kind == "text" else "")
     for (language, code), (kind, shown) in pairwise([*BLOCKS, ("", "")])
-    if language == "python"
+    if language == "python" and not FRAMEWORKS.search(code)
 ]
 SESSION = (ROOT / "tests/sessions/ink2-complete-turn.jsonl").read_text().splitlines()
 WORDS = json.loads(SESSION[-1])["transcript"]
