@@ -227,6 +227,16 @@ class Late:
     type = "\ud800"
 
 
+class Raises:
+    """An object of an SDK's that cannot give its text."""
+
+    type, event = "TurnInfo", "EndOfTurn"
+
+    @property
+    def transcript(self) -> str:
+        raise RuntimeError
+
+
 BAD: dict[str, tuple[object, str]] = {
     "None, the SDK's for what it does not know": (None, "null"),
     "an array": ("[]", "array"),
@@ -246,6 +256,7 @@ BAD: dict[str, tuple[object, str]] = {
     "bytes that are no text": (b"\xff", "no frame"),
     "an unknown object without members": (Slots(type="SpeechSigned"), "TypeError"),
     "an unknown event without members": (Slots(type="TurnInfo", event="Sigh"), "TypeError"),
+    "an object whose text raises": (Raises(), "RuntimeError"),
 }
 
 

@@ -20,6 +20,7 @@ from inkturns.events import (
     EndNow,
     Event,
     ServerError,
+    Tick,
     TurnEagerEnd,
     TurnEnd,
     TurnResume,
@@ -303,6 +304,44 @@ def test_an_error_is_a_report(form: str) -> None:
 def test_f09_a_kind_that_nobody_knows_is_reported_as_itself(form: str) -> None:
     (event,) = ManualFinalize().events(FORMS[form]({"type": "turn.sigh", "request_id": "r", "depth": 3}))
     assert event == Unknown(kind="turn.sigh", fields={"depth": 3}, request_id="r")
+
+
+def test_a_silence_whose_finalize_is_yet_to_be_sent_outlives_the_answer_to_the_last_one() -> None:
+    ink = ManualFinalize()
+    asked = (STARTED, final("A table"), STOPPED, ASK, STARTED, STOPPED)
+    assert events(*asked, FLUSH_DONE, ink=ink)[-1] == TurnEagerEnd("A table", turn_id="1")
+    assert events(ASK, final(" for two."), FLUSH_DONE, ink=ink) == [update("A table for two."), end("A table for two.")]
+
+
+def test_an_answer_that_never_comes_spoils_one_turn_only() -> None:
+    ink = ManualFinalize()
+    turns, said = Turns(Policy(stall_timeout=2), source=ink), list[str]()
+    turns.on_stall(lambda turn: turns.feed(ink.end_now()))
+    turns.on_end(lambda turn: said.append(turn.transcript))
+
+    def feed(*items: object, now: float) -> list[Report]:
+        return reports(action for item in items for action in turns.feed(item, now))
+
+    feed(STARTED, final("one"), STOPPED, now=0)
+    assert ink.finalize()
+    feed(Tick(), now=5)
+    assert not feed(STARTED, final("two"), STOPPED, now=6)
+    assert ink.finalize()
+    assert not feed(FLUSH_DONE, now=7)
+    assert said == ["one", "two"]
+
+
+def test_what_is_said_over_a_lost_connection_is_asked_for() -> None:
+    ink = ManualFinalize()
+    assert events(STARTED, final("a"), ink.disconnected(), ink=ink)[-2:] == [Disconnected(), start("2")]
+    assert events(STOPPED, ASK, final(" b", "s"), FLUSH_DONE | {"request_id": "s"}, ink=ink)[-1] == end(" b", "2")
+
+
+def test_a_signal_is_one() -> None:
+    with pytest.raises(ValueError, match="no signal"):
+        Signal("nonsense")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="reason"):
+        ManualFinalize().disconnected(7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

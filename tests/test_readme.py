@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -161,6 +162,40 @@ def test_the_cartesia_sdk() -> None:
     asyncio.run(call())
     assert here.lost == ["I would like"]
     assert here.said == [("For two.", "yes")]
+
+
+def test_the_cartesia_sdk_while_nobody_answers() -> None:
+    """The line drops, and the next attempt finds no server."""
+    gone, answered = asyncio.Event(), asyncio.Event()
+
+    async def cut(ours: ServerConnection) -> None:
+        for frame in SESSION[:4]:
+            await ours.send(frame)
+        ours.transport.abort()
+        gone.set()
+
+    async def line(port: int) -> None:
+        async with serve(cut, "127.0.0.1", port):
+            await gone.wait()
+        await asyncio.sleep(0.7)  # the recipe tries after 0.5 s
+        async with serve(whole_turn, "127.0.0.1", port):
+            await answered.wait()
+
+    async def call() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        async with (
+            AsyncCartesia(api_key="none", websocket_base_url=f"ws://127.0.0.1:{port}") as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(line(port))
+            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, asyncio.Queue())
+            answered.set()
+
+    here = Call()
+    asyncio.run(call())
+    assert here.lost == [json.loads(SESSION[3])["transcript"]]
+    assert here.said == [(WORDS, "yes")]
 
 
 def test_raw_websockets_with_reconnection() -> None:

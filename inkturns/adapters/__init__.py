@@ -34,13 +34,16 @@ def readers(*kinds: type[msgspec.Struct]) -> tuple[Callable[[Any], Any], Callabl
     or text that UTF-8 cannot hold."""
     any_kind: Any = reduce(or_, kinds)
     known = {kind.__struct_config__.tag for kind in kinds}
+    fields = {"type", *(name for kind in kinds for name in kind.__struct_fields__)}
 
     def the_long_way(frame: object) -> object:
         message = _parsed(frame)
         tag = message.get("type") if isinstance(message, Mapping) else getattr(message, "type", None)
         if isinstance(tag, str) and tag not in known:
             return _unknown(tag, message)
-        read = msgspec.convert(message, any_kind, from_attributes=True)
+        if hasattr(message, "type"):  # an object; msgspec would take an attribute that raises for one that is not there
+            message = {name: getattr(message, name) for name in fields if hasattr(message, name)}
+        read = msgspec.convert(message, any_kind)
         msgspec.json.encode(read)  # raises for text that UTF-8 cannot hold, which no recording could either
         return read
 

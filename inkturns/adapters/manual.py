@@ -12,9 +12,10 @@ never patched (F15). Signals are frames like the server's own, handled in the or
 | transcript                     | TurnUpdate where the text moved: all final chunks, then the one not final    |
 | transcript, no turn open       | TurnUpdate: it opens a turn, and the machine reports that its start is missed |
 | speech_stopped()               | TurnEagerEnd where there is text; `finalize` is due                          |
-| flush_done                     | TurnEnd, unless the user speaks again or another `finalize` is unanswered    |
+| flush_done                     | TurnEnd, unless the user speaks again or another `finalize` is due or asked  |
 | done, which answers `close`    | TurnEnd where a turn is open: all audio has been processed                   |
-| disconnected()                 | Disconnected: the turn will never end                                        |
+| end_now()                      | EndNow                                                                       |
+| disconnected()                 | Disconnected: the turn will never end; TurnStart where the user is speaking  |
 | error                          | ServerError                                                                  |
 | anything else                  | Unknown                                                                      |
 """
@@ -27,6 +28,7 @@ from msgspec import Struct
 from inkturns.adapters import readers
 from inkturns.events import (
     Disconnected,
+    EndNow,
     Event,
     ServerError,
     TurnEagerEnd,
@@ -64,11 +66,20 @@ class Done(FromInk, frozen=True, tag="done"):
 _straight, _the_long_way = readers(Transcript, FlushDone, Done, ServerError)
 
 
+SIGNALS = ("speech started", "speech stopped", "end now", "disconnected")
+
+
 class Signal(Struct, frozen=True):
     """What the client knows better than the server; made by ManualFinalize, and fed like a frame."""
 
-    kind: Literal["speech started", "speech stopped", "disconnected"]
+    kind: Literal["speech started", "speech stopped", "end now", "disconnected"]
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in SIGNALS:
+            raise ValueError(f"there is no signal {self.kind!r}")
+        if not isinstance(self.reason, str | None):
+            raise TypeError(f"a reason is a str, not {self.reason!r}")
 
 
 @attrs.define(eq=False)
@@ -109,9 +120,15 @@ class ManualFinalize:
         """To be fed when the user falls silent, for a breath or for good."""
         return Signal("speech stopped")
 
+    def end_now(self) -> Signal:
+        """To be fed, in place of `EndNow`, and when a turn stalls: it closes with its words so far, and an answer that
+        is yet to come ends no later turn."""
+        return Signal("end now")
+
     def disconnected(self, reason: str | None = None) -> Signal:
-        """To be fed, in place of `Disconnected`, when the connection is lost and the open turn with it. Not needed
-        where the call ends, nor where the user's words go on in the same turn over a new connection."""
+        """To be fed, in place of `Disconnected`, when the connection is lost and the open turn with it; who is speaking
+        goes on in another turn. Not needed where the call ends, nor where the user's words go on in the same turn over
+        a new connection. Raises TypeError for a reason that is no str."""
         return Signal("disconnected", reason)
 
     def finalize(self) -> Literal["finalize"] | None:
@@ -138,9 +155,10 @@ class ManualFinalize:
             self._connected(message.request_id)
         if kind is Transcript:
             return self._transcribed(message)
+        asked = self._unanswered > 0  # else it answers a `finalize` that was sent by other means
         self._unanswered = max(0, self._unanswered - 1) if kind is FlushDone else 0
         turn = self._turn
-        if turn is None or (kind is FlushDone and (turn.speaking or self._unanswered)):
+        if turn is None or (kind is FlushDone and (turn.speaking or self._unanswered or (asked and turn.due))):
             return ()
         self._turn = None
         return (TurnEnd(turn.final, turn_id=turn.turn_id),)
@@ -149,18 +167,25 @@ class ManualFinalize:
         turn = self._turn
         if signal.kind == "disconnected":
             self._turn, self._unanswered, self._request_id = None, 0, None
-            return (Disconnected(signal.reason),)
+            lost = Disconnected(signal.reason)
+            return (lost, *self._begin()) if turn is not None and turn.speaking else (lost,)
+        if signal.kind == "end now":
+            self._turn, self._unanswered = None, 0
+            return (EndNow(),)
         if signal.kind == "speech started":
             if turn is None:
-                turn = self._open()
-                turn.speaking = True
-                return (TurnStart(turn_id=turn.turn_id),)
+                return self._begin()
             resumes, turn.speaking, turn.eager, turn.due = turn.eager, True, False, False
             return (TurnResume(turn_id=turn.turn_id),) if resumes else ()
         if turn is None or turn.speaking is False:
             return ()
         turn.speaking, turn.due, turn.eager = False, True, bool(turn.shown)
         return (TurnEagerEnd(turn.shown, turn_id=turn.turn_id),) if turn.eager else ()
+
+    def _begin(self) -> tuple[Event, ...]:
+        turn = self._open()
+        turn.speaking = True
+        return (TurnStart(turn_id=turn.turn_id),)
 
     def _transcribed(self, chunk: Transcript) -> tuple[Event, ...]:
         text, turn = chunk.text or "", self._turn

@@ -8,6 +8,7 @@ every frame on in the step in which it came, whatever the hooks do.
 Where to put it: right after the speech service. The user aggregator takes the transcriptions out of the pipeline.
 """
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ class Pipecat:
     _owed: bool = attrs.field(init=False, default=False)  # have words been heard whose final is yet to come?
     _stopped: bool = attrs.field(init=False, default=False)  # does a stop wait for that?
     _number: int = attrs.field(init=False, default=0)  # the latest turn's, as the machine counts
+    _latest: str = attrs.field(init=False, default="")  # what the open turn's words were last
+    _last: str = attrs.field(init=False, default="")  # and those of the turn that ended last
     _ended: int = attrs.field(init=False, default=0)
     _spoken: int = attrs.field(init=False, default=0)  # whose reply the bot began to speak last
 
@@ -99,9 +102,10 @@ class Pipecat:
 
     def _start(self) -> Events:
         before = self._rest()
+        if not self._open or self._latest:  # one more start before any word is taken for the same one
+            self._number += 1
         self._reset()
         self._open = True
-        self._number += 1
         return (*before, TurnStart())
 
     def _interim(self, frame: object) -> Events:
@@ -114,6 +118,8 @@ class Pipecat:
         """The turn's text with words that are not final."""
         text = _text(frame)
         if text and not text.isspace():
+            if self._is_late(text):
+                return text
             if not self._open:  # as Pipecat's TranscriptionUserTurnStartStrategy has it; the machine reports it
                 self._reset()
                 self._open = True
@@ -121,7 +127,12 @@ class Pipecat:
             self._owed, self._unsaid = True, False
             if self._finals:
                 text = _joined(self._finals, text, frame)
+            self._latest = text
         return text
+
+    def _is_late(self, text: str) -> bool:
+        """Is it of the turn that is over? The machine reports such words, and opens no turn for them (F30)."""
+        return not self._open and not self._unsaid and self._last.startswith(text)
 
     def _cancel_eager(self, frame: object) -> Events:
         """CHOICE: only a resume where the service withdraws what it said. Pipecat broadcasts the same frame, which has
@@ -133,7 +144,10 @@ class Pipecat:
         text = _text(frame)
         self._owed = False
         if text and not text.isspace():
-            self._finals = _joined(self._finals, text, frame) if self._finals else text
+            if self._is_late(text):
+                self._finals = text  # a stop that follows is as late (F06)
+                return (TurnUpdate(text),)
+            self._finals = self._latest = _joined(self._finals, text, frame) if self._finals else text
             self._unsaid = True
         if self._stopped:
             return self._end()
@@ -161,7 +175,7 @@ class Pipecat:
 
     def _end(self) -> Events:
         text = self._finals
-        self._ended = self._number
+        self._ended, self._last = self._number, text or self._latest
         self._reset()
         return (TurnEnd(text),)
 
@@ -173,7 +187,7 @@ class Pipecat:
         return (TurnUpdate(self._finals),) if unsaid else ()
 
     def _reset(self) -> None:
-        self._finals = ""
+        self._finals = self._latest = ""
         self._open = self._unsaid = self._owed = self._stopped = False
 
     # -- the bot
@@ -283,7 +297,7 @@ def _turn_watch() -> type:
             await super().process_frame(frame, direction)
             try:
                 self.turns.feed(frame)
-            except Exception as error:  # the user's code
+            except (Exception, CancelledError) as error:  # the latter a hook's, of a future that it asked
                 logger.opt(exception=error).error(f"{self}: what watches the turns has raised")
             await self.push_frame(frame, direction)
 

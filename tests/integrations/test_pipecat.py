@@ -54,7 +54,7 @@ from pipecat.workers.runner import WorkerRunner
 from websockets.asyncio.server import ServerConnection, serve
 
 from inkturns import DecodeError, Policy, Turns, decode, words
-from inkturns.actions import Abandon, Action, Cancel, EndReason, Interrupt, Respond, Think
+from inkturns.actions import Abandon, Action, Cancel, EndReason, Interrupt, Listen, Respond, Think
 from inkturns.adapters import pipecat as adapter
 from inkturns.adapters.pipecat import Pipecat, TurnWatch
 from inkturns.events import (
@@ -855,6 +855,43 @@ SAID = [
 def test_a_service_on_its_socket(service: Any, opening: Any, messages: Any, closing: str) -> None:
     ends = [("eager", "I want"), ("resume", "I want"), ("eager", "I want to go"), ("end", "I want to go.")]
     assert wire(service, opening, messages, closing) == ends
+
+
+# -- what an attempt to break it found
+
+
+def test_a_hook_that_asks_a_cancelled_future_swallows_no_frame() -> None:
+    def asks(turn: object) -> None:
+        raise asyncio.CancelledError
+
+    turns = Turns(source=Pipecat())
+    turns.on_update(asks)
+    assert call([START, 0.1, update("go"), 0.1, end("go"), 2.0], turns=turns).said == ["re: go"]
+
+
+GONE = [UserStartedSpeakingFrame(), said(TranscriptionFrame, "hi you"), UserStoppedSpeakingFrame()]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [*GONE, said(InterimTranscriptionFrame, "hi")],
+        [*GONE, said(TranscriptionFrame, "hi you")],
+        [ProposedUserStartedSpeakingFrame(), ProposedUserStartedSpeakingFrame(), ProposedUserStoppedSpeakingFrame()],
+    ],
+    ids=["late interim", "late final", "start twice"],
+)
+def test_an_anomaly_hides_no_later_start_and_spoils_no_later_number(before: list[Any]) -> None:
+    turns = Turns(Policy(interrupts=words(2)), source=Pipecat())
+    for frame in before:
+        turns.feed(frame)
+    begin, stop = SETTLED if isinstance(before[0], UserStartedSpeakingFrame) else PROPOSED
+    assert any(isinstance(action, Listen) for action in turns.feed(begin()))
+    for frame in (said(TranscriptionFrame, "hello there"), stop(), BotStartedSpeakingFrame()):
+        turns.feed(frame)
+    mhm = (begin(), said(InterimTranscriptionFrame, "mhm"), said(TranscriptionFrame, "mhm"), stop())
+    actions = [action for frame in mhm for action in turns.feed(frame)]
+    assert [action.turn.end for action in actions if isinstance(action, Abandon)] == [EndReason.BACKCHANNEL]
 
 
 # -- what it costs

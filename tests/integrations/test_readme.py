@@ -29,10 +29,12 @@ def block(framework: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 def test_livekit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = block("livekit", tmp_path, monkeypatch)
-    seen, asked = session_with(names["MyAgent"](instructions="Repeat."))
+    seen, asked = session_with(names["MyAgent"]("call", instructions="Repeat."))
     assert ("said", "book a table") in [one[1:] for one in seen]
     with (tmp_path / "call.jsonl").open("rb") as lines:
-        thoughts = [action for one in replay(lines) for action in one.actions if isinstance(action, Think)]
+        inputs = list(replay(lines))
+    assert None not in [one.t for one in inputs]
+    thoughts = [action for one in inputs for action in one.actions if isinstance(action, Think)]
     assert [thought.turn.transcript for thought in thoughts] == [text for _, text in asked]
 
 
@@ -43,7 +45,7 @@ def test_pipecat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = SimpleNamespace(user=lambda: user, assistant=lambda: assistant)
 
     async def made() -> Any:
-        return watched(transport, stt, pair, llm, tts)
+        return watched(tmp_path / "call", transport, stt, pair, llm, tts)
 
     inside = asyncio.run(made()).processors[1:-1]  # between its source and its sink
     assert inside[:2] == [first, stt]
