@@ -239,8 +239,9 @@ def listen(
     url: Annotated[str | None, typer.Option(metavar="URL", help="Another server than the live service: ws://…")] = None,
     record: RecordOption = None,
 ) -> None:
-    """Send a WAV file to Ink 2 in real time, and show what the machine makes of it. The live service takes its key
-    from CARTESIA_API_KEY."""
+    """Send a WAV file to Ink 2 in real time, and show what the machine makes of it.
+
+    The live service takes its key from CARTESIA_API_KEY."""
     try:
         from inkturns.listen import listen
     except ImportError as missing:
@@ -261,8 +262,9 @@ def demo(
     ] = None,
     record: RecordOption = None,
 ) -> None:
-    """Watch a simulated call: an agent thinks ahead, over a real socket, through the Cartesia SDK, with an Ink 2 that
-    is emulated on this machine. No key, no network, no microphone."""
+    """Watch a simulated call, in which an agent thinks ahead: no key, no network, no microphone.
+
+    The socket and the Cartesia SDK are the real ones; Ink 2 is emulated on this machine."""
     try:
         from inkturns.demo import demo, read_script
     except ImportError as missing:
