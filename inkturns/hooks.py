@@ -5,6 +5,7 @@ the machine has moved on; what a hook raises never stops another hook, nor what 
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
@@ -56,12 +57,16 @@ class Source(Protocol):
 
 WITH_TEXT = frozenset((TurnUpdate, TurnEagerEnd, TurnEnd))
 _encode = msgspec.json.Encoder().encode
-_read = {kind: msgspec.json.Decoder(kind).decode for kind in FROM_SERVER}
+
+
+@cache  # made when it is needed: eight of them would be a tenth of the package's import
+def _reader(kind: Any) -> Callable[[bytes], Event]:
+    return msgspec.json.Decoder(kind).decode
 
 
 def _check(event: Any) -> None:
     """The fields of a source's event, which their making did not check."""
-    kind = type(event)
+    kind: Any = type(event)
     if kind in WITH_TEXT:  # most are, of ASCII, which a look tells
         text, turn_id, request_id = event.transcript, event.turn_id, event.request_id
         if (
@@ -72,8 +77,8 @@ def _check(event: Any) -> None:
             return
     if kind not in EVENTS:
         raise DecodeError("the source gave what is no event")
-    if kind in _read:
-        _read[kind](_encode(event))
+    if kind in FROM_SERVER:
+        _reader(kind)(_encode(event))
 
 
 @attrs.define(eq=False)

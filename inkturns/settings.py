@@ -7,7 +7,6 @@ wider range where its sources differ (`turn_eager_end_threshold`: newest docs 0.
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -125,4 +124,6 @@ def _checked(keyterms: Sequence[str]) -> Sequence[str]:
 
 
 def _encoded(pairs: list[tuple[str, str]]) -> str:
+    from urllib.parse import quote, urlencode  # a twentieth of the package's import
+
     return urlencode(pairs, quote_via=quote)  # a space is %20: the server takes a "+" for a plus
