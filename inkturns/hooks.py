@@ -31,7 +31,7 @@ from inkturns.errors import DecodeError
 from inkturns.events import FROM_APPLICATION, FROM_SERVER, Event, TurnEagerEnd, TurnEnd, TurnUpdate
 from inkturns.machine import TurnMachine
 from inkturns.policy import Policy, is_async
-from inkturns.wire import decode
+from inkturns.wire import _straight, decode
 
 if TYPE_CHECKING:
     from inkturns.recording import Recorder  # a file that most calls do without
@@ -138,11 +138,14 @@ class Turns:
                 event: Event | None = None
                 actions: tuple[Action, ...] = ()
                 try:
-                    if type(item) in EVENTS:
+                    if type(item) is not str and type(item) in EVENTS:
                         event = item
                     elif self.source is None:
                         frame = item
-                        event = decode(item)
+                        try:
+                            event = _straight(item)  # what `decode` does first: most frames, and a call less
+                        except Exception:
+                            event = decode(item)
                     else:
                         try:
                             events = tuple(self.source.events(item))

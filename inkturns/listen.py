@@ -16,7 +16,6 @@ import struct
 import wave
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -47,7 +46,7 @@ TRAIL = 1.5  # seconds of silence after the file, at least: the server hears its
 PATIENCE = 15.0  # the same at most: more than the longest `end_timeout_ms`
 FAREWELL = 10.0  # seconds that the server has for its last events, once it was asked to close
 FASTEST = 384_000  # samples a second; a header that says more is broken
-DIRECT: dict[str, Any] = {"proxy": None} if "proxy" in signature(connect).parameters else {}  # from websockets 15 on
+DIRECT: dict[str, Any] = {"proxy": None}
 
 
 class ListenError(Exception):

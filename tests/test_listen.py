@@ -285,8 +285,6 @@ def test_a_way_that_is_none_is_tried_once(
     url: str, proxy: str | None, why: str, wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if proxy is not None:
-        if not the_module.DIRECT:
-            pytest.skip("this websockets knows no proxies")
         for variable in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(variable, proxy)
         monkeypatch.delenv("no_proxy", raising=False)

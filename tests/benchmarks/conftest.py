@@ -13,13 +13,13 @@ Compare = Callable[..., float]
 @pytest.fixture
 def compare(benchmark: object, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Compare:
     """compare(ours, theirs, rounds) gives the median of the rounds' ratios of time, ours to theirs, and prints it: of
-    five such medians the lowest, since a shared machine has bad seconds, which one code makes worse than another."""
+    fifteen such medians the lowest, since a shared machine has bad seconds, that slow one of them down more."""
 
     def of(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = 21, per: int = 1) -> float:
         seconds: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
         gc.collect()
         gc.freeze()  # what pytest has on the heap is not to be looked through by either
-        for _ in range(5 * rounds):
+        for _ in range(15 * rounds):
             for contender, times in seconds.items():
                 gc.collect()
                 begin = perf_counter()
