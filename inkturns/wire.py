@@ -6,7 +6,7 @@ out. Nothing is kept between frames.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from inkturns.events import (
 from inkturns.settings import TurnSettings, connect_query
 
 __all__ = ["close_command", "config_command", "connect_query", "decode"]
+
+Value = TypeVar("Value")
 
 _KNOWN: dict[str, type[ServerEvent]] = {
     str(kind.__struct_config__.tag): kind for kind in FROM_SERVER if kind is not Unknown
@@ -53,12 +55,21 @@ def decode(frame: object) -> ServerEvent:
 
 
 def _the_long_way(frame: object) -> ServerEvent:
+    return carefully(frame, _read)
+
+
+def _read(frame: object) -> ServerEvent:
+    if isinstance(frame, str):
+        return _event(_members(str.__str__(frame)))
+    if isinstance(frame, bytes | bytearray | memoryview):
+        return _event(_members(frame))
+    return _event(_foreign(frame))
+
+
+def carefully(frame: object, read: Callable[[object], Value]) -> Value:
+    """`read(frame)`, where it raises nothing but DecodeError, whatever the frame is."""
     try:
-        if isinstance(frame, str):
-            return _event(_members(str.__str__(frame)))
-        if isinstance(frame, bytes | bytearray | memoryview):
-            return _event(_members(frame))
-        return _event(_foreign(frame))
+        return read(frame)
     except DecodeError as error:
         reason = error.reason
     except UnicodeError:

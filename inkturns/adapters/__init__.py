@@ -14,9 +14,8 @@ from typing import Any
 
 import msgspec
 
-from inkturns.errors import DecodeError
 from inkturns.events import ServerEvent, Unknown
-from inkturns.wire import _name, _quote
+from inkturns.wire import carefully
 
 __all__ = ["readers", "unknown"]
 
@@ -47,12 +46,12 @@ def readers(*kinds: type[msgspec.Struct]) -> tuple[Callable[[Any], Any], Callabl
         msgspec.json.encode(read)  # raises for text that UTF-8 cannot hold, which no recording could either
         return read
 
-    return msgspec.json.Decoder(any_kind).decode, lambda frame: _carefully(frame, the_long_way)
+    return msgspec.json.Decoder(any_kind).decode, lambda frame: carefully(frame, the_long_way)
 
 
 def unknown(kind: str, frame: object) -> Unknown:
     """A frame of a kind that nobody knows, with all that it says. Raises DecodeError where JSON cannot hold that."""
-    return _carefully(frame, lambda frame: _unknown(kind, _parsed(frame)))  # type: ignore[no-any-return]
+    return carefully(frame, lambda frame: _unknown(kind, _parsed(frame)))
 
 
 def _parsed(frame: object) -> object:
@@ -78,17 +77,3 @@ def _members(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
-
-
-def _carefully(frame: object, read: Callable[[object], Any]) -> Any:
-    try:
-        return read(frame)
-    except UnicodeError:
-        reason = "a frame is text that UTF-8 can hold"
-    except RecursionError:
-        reason = "a frame that is nested too deeply"
-    except msgspec.MsgspecError as error:
-        reason = f"no frame: {error}"
-    except Exception as error:  # what such values raise where msgspec meets them
-        reason = f"no frame: {_name(error)}"
-    raise DecodeError(reason, _quote(frame)) from None

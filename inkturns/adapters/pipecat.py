@@ -242,9 +242,9 @@ def _row(kind: type) -> Row | None:
     raise DecodeError("no frame of Pipecat's")
 
 
-def _text(frame: object) -> str:
+def _text(frame: Any) -> str:
     try:
-        text: str = frame.text  # type: ignore[attr-defined]
+        text: str = frame.text
         if type(text) is not str:
             text = str.__str__(text)
         if not text.isascii():
