@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +21,34 @@ from inkturns import recording
 from inkturns.actions import Abandon, Action, Hear, Report, ReportKind, Respond
 from inkturns.errors import DecodeError, RecordingError, RecordingWarning
 from inkturns.events import Disconnected, Event, TurnStart, TurnUpdate, Unknown, UsePolicy
-from inkturns.hooks import Turns
-from inkturns.plain import dump_policy, encode, load_actions, load_event, load_policy, mask
-from inkturns.policy import OnLost, Policy, exact, normalized, words
-from inkturns.recording import Entry, Header, Recorder, TruncatedError, read, replay
+from inkturns.policy import AfterDisconnect, Policy, min_words, same_text, same_words
+from inkturns.reader import Entry, Header, TruncatedError, read
+from inkturns.recording import VERSION, Recorder
+from inkturns.redact import redact
+from inkturns.replay import replay
+from inkturns.serialize import dump_policy, encode, load_actions, load_event, load_policy
 from inkturns.settings import TurnSettings
 from inkturns.table import Phase
 from inkturns.testing.strategies import frames, hostile_sessions, policies
+from inkturns.turns import Turns
 
 SESSIONS = Path(__file__).parent / "sessions"
 COMPLETE, CUT = (SESSIONS / f"ink2-{name}.jsonl" for name in ("complete-turn", "turn-cut-by-error"))
 WORDS = "So the derivative of x squared is 2 x. Watch what happens when we apply the power rule to x"
 
 
-def always(*texts: str) -> bool:
+def always(*given: object) -> bool:
     return True
 
 
 def known(policy: Policy) -> Policy:
     """The same with functions that a recording can say."""
-    interrupts = policy.interrupts if policy.interrupts in (None, words(1), words(2)) else words(3)
-    return attrs.evolve(policy, match=exact if policy.match is exact else normalized, interrupts=interrupts)
+    return attrs.evolve(
+        policy,
+        match=same_text if policy.match is same_text else same_words,
+        speculate=policy.speculate if isinstance(policy.speculate, bool | min_words) else min_words(3),
+        interrupts=policy.interrupts if isinstance(policy.interrupts, min_words | None) else min_words(3, ("no",)),
+    )
 
 
 def recorded(items: list[tuple[object, float | None]], policy: Policy | None = None, **about: Any) -> bytes:
@@ -98,7 +106,7 @@ def test_a_masked_recording_has_the_same_actions_with_the_words_masked(
             super().write(item, event, now, actions)
 
     file = io.BytesIO()
-    turns = Turns(known(policy), recorder=Both(file, text=False))
+    turns = Turns(known(policy), recorder=Both(file, redact=True))
     for item, now in session:
         turns.feed(sayable(item), now)
     out = [one.out for one in replay(file.getvalue().splitlines(keepends=True))]
@@ -108,20 +116,20 @@ def test_a_masked_recording_has_the_same_actions_with_the_words_masked(
     for masked, actions in zip(out, live, strict=True):
         for values, action in zip(masked, actions, strict=True):
             if isinstance(action, Hear):
-                assert values["turn"]["transcript"] == mask(action.turn.transcript)
-                assert values["delta"] == (None if action.delta is None else mask(action.delta))
+                assert values["turn"]["transcript"] == redact(action.turn.transcript)
+                assert values["delta"] == (None if action.delta is None else redact(action.delta))
 
 
 def test_a_real_session_masked_replays_alike_and_says_nothing() -> None:
     items: list[tuple[object, float | None]] = [
         (line, n / 8) for n, line in enumerate(COMPLETE.read_text().splitlines())
     ]
-    data = recorded(items, text=False)
+    data = recorded(items, redact=True)
     assert [one.differs for one in replay(data.splitlines())] == [None] * 24
     spoken = {part for part in WORDS.replace(".", "").split() if len(part) > 1}
     assert not {word for word in spoken if f"{word} " in data.decode()}
     last = json.loads(lines(data)[-1]["frame"])
-    assert last == {"type": "turn.end", "turn_id": "1", "transcript": mask(WORDS + " circumflex 5.")}
+    assert last == {"type": "turn.end", "turn_id": "1", "transcript": redact(WORDS + " circumflex 5.")}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,7 @@ def test_a_real_session_masked_replays_alike_and_says_nothing() -> None:
     ],
 )
 def test_a_mask_leaves_ids_types_and_order(frame: dict[str, Any], masked: dict[str, Any]) -> None:
-    (_, line) = lines(recorded([(json.dumps(frame), None)], text=False))
+    (_, line) = lines(recorded([(json.dumps(frame), None)], redact=True))
     assert json.loads(line["frame"]) == frame | masked
     assert list(json.loads(line["frame"])) == list(frame)
     (one,) = replay([json.dumps(line)])
@@ -149,7 +157,7 @@ def test_a_mask_leaves_ids_types_and_order(frame: dict[str, Any], masked: dict[s
 
 @pytest.mark.parametrize("more", ['"n":1e999', '"turn_id":1.50', '"deep":' + "[" * 900 + "]" * 900])
 def test_a_frame_whose_masked_form_would_be_another_is_written_as_its_event(more: str) -> None:
-    data = recorded([(f'{{"type":"turn.end","transcript":"oh",{more}}}', None)], text=False)
+    data = recorded([(f'{{"type":"turn.end","transcript":"oh",{more}}}', None)], redact=True)
     line = lines(data)[1]
     assert "oh" not in json.dumps(line)
     assert "event" in line or "deep" in more  # how deep is too deep is the Python's
@@ -158,7 +166,7 @@ def test_a_frame_whose_masked_form_would_be_another_is_written_as_its_event(more
 
 def test_a_mask_keeps_lengths_spaces_and_punctuation() -> None:
     text = "Ünï 42¾, का—no.\n\u00a0😀 \ue000\U000e1234\ud800"
-    masked = mask(text)
+    masked = redact(text)
     assert masked == "xxx 000, xx—xx.\n\u00a0😀 xxx"
     assert len(masked) == len(text)
 
@@ -177,7 +185,8 @@ def test_each_input_is_written_by_what_it_is() -> None:
         Disconnected("gone"),
     ]
     header, *rest = lines(recorded([(item, None) for item in items]))
-    assert header == {"inkturns": 1, "policy": dump_policy(Policy())}
+    assert datetime.fromisoformat(header.pop("started")).tzinfo is UTC
+    assert header == {"inkturns": 1, "version": VERSION, "source": "Ink2", "policy": dump_policy(Policy())}
     kinds = ["frame", "frame", "event", "event", "event", "frame", "bad", "bad", "bad", "app"]
     assert [next(iter(line)) for line in rest[:4] + rest[5:]] == kinds[:4] + kinds[5:]
     assert rest[0]["frame"] == items[0]
@@ -195,17 +204,35 @@ def test_times_are_written_where_they_are_times() -> None:
 def test_the_header_says_what_was_told() -> None:
     settings = TurnSettings(end_threshold=0.3)
     about: dict[str, Any] = {"call": "7f", "settings": settings, "started": "2026-07-06T12:00Z", "labels": {"a": "b"}}
-    (header,) = lines(recorded([], text=False, **about))
+    (header,) = lines(recorded([], redact=True, **about))
     assert header == {
         **about,
         "inkturns": 1,
+        "version": VERSION,
+        "source": "Ink2",
         "policy": dump_policy(Policy()),
         "settings": {"end_threshold": 0.3},
-        "text": False,
+        "redacted": True,
     }
+    assert next(iter(header)) == "inkturns"  # by which the reader finds a call's beginning
     (read_back,) = read([json.dumps(header)])
     assert isinstance(read_back, Header)
-    assert (read_back.call, read_back.labels, read_back.masked, read_back.line) == ("7f", {"a": "b"}, True, 1)
+    assert (read_back.call, read_back.labels, read_back.redacted, read_back.line) == ("7f", {"a": "b"}, True, 1)
+    assert (read_back.version, read_back.source, read_back.started) == (VERSION, "Ink2", about["started"])
+
+
+def test_the_header_says_when_the_call_began_and_by_whose_frames_without_being_asked() -> None:
+    class Flux:
+        def events(self, frame: Any) -> tuple[Event, ...]:
+            return ()
+
+    file = io.BytesIO()
+    Turns(source=Flux(), recorder=Recorder(file))
+    (header,) = lines(file.getvalue())
+    assert header["source"] == "Flux"
+    began = datetime.fromisoformat(header["started"])
+    assert began.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - began) < timedelta(minutes=1)
 
 
 def test_words_that_utf8_cannot_hold_are_written_as_far_as_it_can() -> None:
@@ -236,12 +263,14 @@ def test_a_policy_is_read_back_as_it_was(policy: Policy) -> None:
 
 
 def test_functions_are_written_by_import_path() -> None:
-    said = dump_policy(Policy(match=always, interrupts=words(2, ("no",))))
+    said = dump_policy(Policy(match=always, speculate=min_words(3), interrupts=min_words(2, ("no",))))
     assert said["match"] == f"{__name__}.always"
-    assert said["interrupts"] == {"words": 2, "always": ["no"]}
+    assert said["speculate"] == {"min_words": 3, "or_any": []}
+    assert said["interrupts"] == {"min_words": 2, "or_any": ["no"]}
     assert dump_policy(Policy(match=functools.partial(always, "")))["match"] == "functools.partial"
     assert (
-        dump_policy(Policy(match=functools.wraps(exact)(lambda *_: True)))["match"] == "inkturns.policy.exact (another)"
+        dump_policy(Policy(match=functools.wraps(same_text)(lambda *_: True)))["match"]
+        == "inkturns.policy.same_text (another)"
     )
 
 
@@ -250,13 +279,16 @@ def test_functions_are_written_by_import_path() -> None:
     [
         (None, "object"),
         ({"match": "os.system"}, "Policy.match is 'os.system'.*policy="),
-        ({"interrupts": "inkturns.policy.words"}, "Policy.interrupts"),
-        ({"interrupts": {"words": -1, "always": []}}, "Policy.interrupts"),
+        ({"interrupts": "inkturns.policy.min_words"}, "Policy.interrupts"),
+        ({"interrupts": {"min_words": -1, "or_any": []}}, "Policy.interrupts"),
+        ({"speculate": {"min_words": 1}}, "Policy.speculate"),
+        ({"speculate": "os.system"}, "Policy.speculate"),
+        ({"match": {"min_words": 1, "or_any": []}}, "Policy.match"),
         ({"interrupts": {"n": 1}}, "Policy.interrupts"),
         ({"match": ["x"]}, "Policy.match"),
         ({"match": None}, "Policy.match"),
         ({"haste": 1}, "haste"),
-        ({"on_resume": "explode"}, "explode"),
+        ({"after_resume": "explode"}, "explode"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_by_name(values: object, what: str) -> None:
@@ -279,13 +311,13 @@ def test_a_function_of_ones_own_replays_where_it_is_given_again() -> None:
         (UsePolicy(Policy(match=always, speculate=False)), None),
         ('{"type":"turn.end","transcript":"two"}', None),
     ]
-    data = recorded(items, Policy(match=always, on_lost=OnLost.RESPOND)).splitlines()
+    data = recorded(items, Policy(match=always, after_disconnect=AfterDisconnect.RESPOND)).splitlines()
     with pytest.raises(RecordingError, match=r"line 1: Policy\.match"):
         list(replay(data))
     policy = Policy(match=always)
     assert [one.event for one in replay(data, policy)][2] == UsePolicy(policy)  # it decides, whatever was used then
     assert [one.differs for one in replay(data, {"match": always})] == [None] * 4
-    other = list(replay(data, {"match": exact}))
+    other = list(replay(data, {"match": same_text}))
     assert other[3].differs == json.loads(data[4])["out"]
     errors: list[RecordingError] = []
     assert list(replay(data, on_error=errors.append)) == []
@@ -501,22 +533,6 @@ def test_a_warning_that_is_an_error_does_not_stop_the_call_either() -> None:
         assert turns.feed(TurnStart())
 
 
-@pytest.mark.parametrize("answer", [None, 0])
-def test_files_that_do_not_say_how_much_they_took(answer: int | None) -> None:
-    class Vague(io.BytesIO):
-        def write(self, data: Any) -> Any:
-            super().write(data)
-            return answer
-
-    file = Vague()
-    if answer is None:
-        Turns(recorder=Recorder(file))
-    else:
-        with pytest.warns(RecordingWarning, match="takes no more"):
-            Turns(recorder=Recorder(file))
-    assert file.getvalue().count(b"\n") == 1
-
-
 def test_a_closed_recorder_and_one_that_was_never_begun_write_nothing(tmp_path: Path) -> None:
     path = tmp_path / "call.jsonl"
     recorder = Recorder(path)
@@ -531,11 +547,30 @@ def test_a_closed_recorder_and_one_that_was_never_begun_write_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "given", [{"settings": {"end_timeout_ms": 640}}, {"labels": 3}, {"labels": "ab"}, {"text": "no"}, {"text": None}]
+    "given",
+    [
+        *({"settings": {"end_timeout_ms": 640}}, {"labels": 3}, {"labels": "ab"}, {"redact": "no"}, {"redact": None}),
+        *({"out": 1}, {"sample": "all"}, {"sample": None}),
+    ],
 )
 def test_f41_what_a_recorder_is_given_is_checked(given: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=f"Recorder: {next(iter(given))}"):
+    (name, value), *_ = given.items()
+    with pytest.raises(TypeError, match=rf"Recorder\.{name} must be .*, got {value!r}"):
         Recorder(io.BytesIO(), **given)
+
+
+@pytest.mark.parametrize("sample", [-0.1, 1.1, float("nan"), True])
+def test_f41_a_share_of_calls_is_checked(sample: float) -> None:
+    with pytest.raises(ValueError, match=r"Recorder\.sample must be a share"):
+        Recorder(io.BytesIO(), call="a", sample=sample)
+
+
+def test_f41_a_recorder_has_one_file() -> None:
+    for files in ({}, {"file": "a", "open": io.BytesIO}):
+        with pytest.raises(TypeError, match="needs `file` or `open`, and not both"):
+            Recorder(**files)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Recorder\.open must be a function"):
+        Recorder(open="a")  # type: ignore[arg-type]
 
 
 def test_a_recorder_is_for_one_call_and_for_bytes() -> None:
@@ -543,15 +578,15 @@ def test_a_recorder_is_for_one_call_and_for_bytes() -> None:
     Turns(recorder=recorder)
     with pytest.raises(RuntimeError, match="one call"):
         Turns(recorder=recorder)
-    for file in (io.StringIO(), 3, None):
-        with pytest.raises(TypeError, match="binary file"):
+    for file in (io.StringIO(), 3, sys.stdout):
+        with pytest.raises(TypeError, match=r"Recorder\.file must be a path or an open binary file"):
             Recorder(file)  # type: ignore[arg-type]
 
 
 KILLED = """
 import os, signal, sys
-from inkturns.hooks import Turns
-from inkturns.recording import Recorder
+from inkturns.turns import Turns
+from inkturns.recording import VERSION, Recorder
 turns = Turns(recorder=Recorder(sys.argv[1]))
 for line in open(sys.argv[2]):
     turns.feed(line)
@@ -610,7 +645,7 @@ def test_the_module_says_what_it_has() -> None:
 def test_a_note_is_passed_over_by_a_replay_and_masked_like_the_rest() -> None:
     files = io.BytesIO(), io.BytesIO()
     for file, text in zip(files, (True, False), strict=True):
-        recorder = Recorder(file, text=text)
+        recorder = Recorder(file, redact=not text)
         recorder.note({"agent": "heard", "text": "too early"})  # no header yet: nothing to write to
         turns = Turns(recorder=recorder)
         turns.feed('{"type":"turn.start"}')
@@ -620,6 +655,26 @@ def test_a_note_is_passed_over_by_a_replay_and_masked_like_the_rest() -> None:
         b'{"t":1.0,"agent":"heard","turn":1,"text":"Hi 5"}',
         b'{"t":1.0,"agent":"heard","turn":1,"text":"xx 0"}',
     ]
+
+
+def test_a_redacted_note_keeps_what_figures_are_made_of() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(file, redact=True)
+    recorder.begin(Policy())
+    turn = {"number": 1, "transcript": "hello", "end": "server"}
+    recorder.note({"agent": "replied", "turn": 1, "replied": {"turn": turn, "outcome": "heard", "text": "hi"}})
+    recorder.note({"agent": "settled", "settled": {"reason": "resumed", "notes": {"model": "gpt-4", "said": "hi"}}})
+    stuck = {"kind": "stuck_task", "detail": "thought 1", "event": None}
+    recorder.note({"agent": "report", "turn": 0, "report": stuck})
+    replied, settled, report = lines(file.getvalue())[1:]
+    assert replied["replied"] == {"turn": turn | {"transcript": "xxxxx"}, "outcome": "heard", "text": "xx"}
+    assert settled["settled"] == {"reason": "resumed", "notes": {"model": "gpt-4", "said": "xx"}}
+    assert report["report"] == stuck
+
+
+def test_a_directory_that_is_not_there_is_said_with_the_fix(tmp_path: Path) -> None:
+    with pytest.warns(RecordingWarning, match="; the directory of .*nowhere.* does not exist: make it first"):
+        Turns(recorder=Recorder(tmp_path / "nowhere" / "call.jsonl"))
 
 
 def test_a_note_that_cannot_be_written_is_said_once() -> None:
