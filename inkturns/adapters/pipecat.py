@@ -1,14 +1,15 @@
-"""Pipecat: its frames to events, and a processor that watches a pipeline with a `Turns`.
+"""Pipecat: its frames as events, and a processor that watches a pipeline with a `Turns`. `pipecat_guard.py` has the one
+that decides.
 
-Rules of this file: the source imports nothing of Pipecat. CHOICE: a frame, which has no `type` but its class, is known
-by the name of that, so that a version without eager ends is read too; the package is imported when `TurnWatch` is asked
-for. The source has no clock, loop or logger, and a frame that it refuses has changed nothing in it. The watcher hands
-every frame on in the step in which it came, whatever the hooks do.
+Rules of this file: the source imports nothing of Pipecat. CHOICE: a frame has no `type` but its class, so it is known
+by its class's name: a version without eager ends is read too. The package is imported when `TurnWatch` or `TurnGuard`
+is asked for.
+The source has no clock, loop or logger; a frame that it refuses changes nothing in it. The watcher hands every frame on
+in the step in which it came, whatever the hooks do.
 
-Where to put it: right after the speech service. The user aggregator takes the transcriptions out of the pipeline.
+Put the watcher right after the speech service: the user aggregator takes the transcriptions out of the pipeline.
 """
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,20 +28,20 @@ from inkturns.events import (
     TurnStart,
     TurnUpdate,
 )
-from inkturns.hooks import Turns
+from inkturns.turns import Turns
 
 if TYPE_CHECKING:
     from pipecat.frames.frames import Frame
     from pipecat.processors.frame_processor import FrameDirection
 
-__all__ = ["Pipecat", "TurnWatch"]  # noqa: F822 (see __getattr__)
+__all__ = ["Pipecat", "TurnGuard", "TurnWatch"]  # noqa: F822 (see __getattr__)
 
 Events = tuple[Event, ...]
 
 
 @attrs.define(eq=False, repr=False)  # it holds the caller's words
 class Pipecat:
-    """The source for Pipecat's frames, as they pass behind its speech service, in either direction; one per call.
+    """The source for Pipecat's frames, as they pass after its speech service, in both directions; one per call.
 
     | frame | event |
     |---|---|
@@ -50,32 +51,37 @@ class Pipecat:
     | EagerEndOfTurnCancel of the service | TurnResume |
     | Transcription, then ProposedUserStoppedSpeaking (or, as above, UserStoppedSpeaking) | TurnEnd |
     | BotStartedSpeaking, BotStoppedSpeaking | ReplyStarted, ReplyDone |
-    | Interruption, but for the one of a turn's start | StopReply |
+    | Interruption, except the one at a turn's start | StopReply |
     | End, Cancel | Disconnected |
 
-    A turn's text is its final transcriptions, joined by spaces as Pipecat's aggregator joins them, and the interim one
-    after them; the services with turns of their own send one final, which is kept to the letter. The end comes with its
-    text (F29): where words were heard and their final is yet to come, a stop waits for it, and only Pipecat's settled
-    stop, a second one or a new start ends the turn without it. Other frames of Pipecat's give no event.
+    A turn's text is its final transcriptions, joined by spaces as Pipecat's aggregator joins them, then the interim
+    one. Services that detect turns send one final, which is kept to the letter. The end comes with its text (F29):
+    where words were heard and their final has not come yet, a stop waits for it; only Pipecat's settled stop, a second
+    stop or a new start ends the turn without it. Pipecat's other frames give no event.
 
-    Raises DecodeError, and nothing else, for what is no frame of Pipecat's or has no text where it should."""
+    Raises DecodeError, and nothing else, for an object that is not a frame of Pipecat's, and for a missing text."""
 
     _rows: dict[type, "Row | None"] = attrs.field(init=False, factory=dict)
-    _proposed: bool = attrs.field(init=False, default=False)  # does the service propose turns? for the whole call
-    _settled: bool = attrs.field(init=False, default=False)  # is the user speaking, as Pipecat has it?
+    _proposed: bool = attrs.field(init=False, default=False)  # whether the service proposes turns, for the whole call
+    _settled: bool = attrs.field(init=False, default=False)  # whether Pipecat says that the user is speaking
     _open: bool = attrs.field(init=False, default=False)
     _finals: str = attrs.field(init=False, default="")
-    _unsaid: bool = attrs.field(init=False, default=False)  # is there a final that no event has told?
-    _owed: bool = attrs.field(init=False, default=False)  # have words been heard whose final is yet to come?
-    _stopped: bool = attrs.field(init=False, default=False)  # does a stop wait for that?
+    _unsaid: bool = attrs.field(init=False, default=False)  # whether there is a final that no event has told
+    _owed: bool = attrs.field(init=False, default=False)  # whether words were heard whose final has not come yet
+    _stopped: bool = attrs.field(init=False, default=False)  # whether a stop waits for that final
     _number: int = attrs.field(init=False, default=0)  # the latest turn's, as the machine counts
-    _latest: str = attrs.field(init=False, default="")  # what the open turn's words were last
-    _last: str = attrs.field(init=False, default="")  # and those of the turn that ended last
+    _latest: str = attrs.field(init=False, default="")  # the open turn's latest words
+    _last: str = attrs.field(init=False, default="")  # the words of the turn that ended last
     _ended: int = attrs.field(init=False, default=0)
-    _spoken: int = attrs.field(init=False, default=0)  # whose reply the bot began to speak last
+    _spoken: int = attrs.field(init=False, default=0)  # the turn whose reply the bot began to speak last
+
+    @property
+    def waits_for_final(self) -> bool:
+        """Whether a stop has come and its final words have not."""
+        return self._stopped
 
     def events(self, frame: object) -> Events:
-        """The events that a frame says, often one or none. Raises DecodeError for a frame that it cannot read."""
+        """The events of a frame, often one or none. Raises DecodeError for a frame that it cannot read."""
         try:
             row = self._rows[type(frame)]
         except KeyError:
@@ -84,9 +90,9 @@ class Pipecat:
             except DecodeError:
                 raise
             except Exception:  # what a metaclass may do
-                raise DecodeError("no frame of Pipecat's") from None
+                raise DecodeError("not a frame of Pipecat's") from None
         except Exception:  # a class without a hash
-            raise DecodeError("no frame of Pipecat's") from None
+            raise DecodeError("not a frame of Pipecat's") from None
         return () if row is None else row(self, frame)
 
     # -- the user
@@ -96,13 +102,13 @@ class Pipecat:
         return self._start()
 
     def _settle_start(self, frame: object) -> Events:
-        """Where a service proposes, what Pipecat makes of it is an echo, which may come when that turn is over."""
+        """Where a service proposes turns, Pipecat's own frame repeats the proposal, maybe after that turn is over."""
         self._settled = True
         return () if self._proposed or (self._open and not self._stopped) else self._start()
 
     def _start(self) -> Events:
         before = self._rest()
-        if not self._open or self._latest:  # one more start before any word is taken for the same one
+        if not self._open or self._latest:  # a second start before any word is the same start
             self._number += 1
         self._reset()
         self._open = True
@@ -115,15 +121,16 @@ class Pipecat:
         return (TurnEagerEnd(self._heard(frame)),)
 
     def _heard(self, frame: object) -> str:
-        """The turn's text with words that are not final."""
+        """The turn's text, with the words that are not final."""
         text = _text(frame)
         if text and not text.isspace():
             if self._is_late(text):
                 return text
             if not self._open:  # as Pipecat's TranscriptionUserTurnStartStrategy has it; the machine reports it
-                self._reset()
+                if not self._latest:  # else a final has begun it
+                    self._reset()
+                    self._number += 1
                 self._open = True
-                self._number += 1
             self._owed, self._unsaid = True, False
             if self._finals:
                 text = _joined(self._finals, text, frame)
@@ -131,13 +138,13 @@ class Pipecat:
         return text
 
     def _is_late(self, text: str) -> bool:
-        """Is it of the turn that is over? The machine reports such words, and opens no turn for them (F30)."""
+        """Whether it belongs to the turn that is over. The machine reports such words and opens no turn (F30)."""
         return not self._open and not self._unsaid and self._last.startswith(text)
 
     def _cancel_eager(self, frame: object) -> Events:
-        """CHOICE: only a resume where the service withdraws what it said. Pipecat broadcasts the same frame, which has
-        a sibling then, when it drops its own speculation: for a tool call, a time-out or a text that did not match.
-        Nobody went on speaking, and here a thought has none of these ends (F02, F12)."""
+        """CHOICE: it is a resume only where the service withdraws its eager end. Pipecat broadcasts the same frame,
+        then with a sibling, when it drops its own speculation: for a tool call, a timeout or a text that did not match.
+        The user did not go on speaking then, and our thought ends for none of these (F02, F12)."""
         return (TurnResume(),) if getattr(frame, "broadcast_sibling_id", None) is None else ()
 
     def _final(self, frame: object) -> Events:
@@ -155,7 +162,7 @@ class Pipecat:
             return ()
         if self._unsaid:
             self._number += 1
-        return self._rest()  # nobody knows whether a stop will come for it
+        return self._rest()  # a stop may never come for it
 
     def _propose_stop(self, frame: object) -> Events:
         self._proposed = True
@@ -163,7 +170,7 @@ class Pipecat:
 
     def _settle_stop(self, frame: object) -> Events:
         self._settled = False
-        if self._proposed:  # an echo; but one that comes first is Pipecat's time-out: it waits no longer
+        if self._proposed:  # a repetition; where it comes first, Pipecat's timeout
             return self._end() if self._stopped else ()
         return self._stop()
 
@@ -180,7 +187,7 @@ class Pipecat:
         return (TurnEnd(text),)
 
     def _rest(self) -> Events:
-        """What is yet to be told of the turn, where something else comes next."""
+        """The events that the turn still needs before something else comes."""
         if self._stopped:
             return self._end()
         unsaid, self._unsaid = self._unsaid, False
@@ -193,19 +200,19 @@ class Pipecat:
     # -- the bot
 
     def _bot_starts(self, frame: object) -> Events:
-        """CHOICE: it speaks the reply to the turn that ended last, where that is in flight, else by itself: the machine
-        knows which, and passes over the other. The turns are counted here; a count that anomalies have put out of step
-        names no reply in flight, and `Policy.interrupts` fails open."""
+        """CHOICE: the bot speaks the reply to the turn that ended last, if that is in flight, else by itself. Both are
+        told; the machine knows which is right and ignores the other. Turns are counted here. A count that anomalies
+        have put out of step names no reply in flight, and `Policy.interrupts` fails open."""
         self._spoken = self._ended
         return (ReplyStarted(self._ended), ReplyStarted(0)) if self._ended else (ReplyStarted(0),)
 
     def _bot_stops(self, frame: object) -> Events:
-        """By the number that began, since it may come when the next turn has its reply in flight (F42)."""
+        """Names the reply that began: the next turn's may be in flight by now (F42)."""
         return (ReplyDone(self._spoken), ReplyDone(0)) if self._spoken else (ReplyDone(0),)
 
     def _interrupt(self, frame: object) -> Events:
-        """CHOICE: where Pipecat interrupts because the user speaks, which it says after it has settled the start, the
-        machine has decided on that already; and a short turn may be over, its own reply in flight."""
+        """CHOICE: an interruption because the user speaks comes after the settled start, on which the machine has
+        decided already. A short turn may be over by then, with its own reply in flight."""
         return () if self._settled else (StopReply(),)
 
     def _leave(self, frame: object) -> Events:
@@ -235,11 +242,11 @@ ROWS: dict[str, Row | None] = {
 
 
 def _row(kind: type) -> Row | None:
-    """What such a frame says: its own class's row, else the nearest one's above it."""
+    """The row of a class of frames: its own, else that of the nearest class above it."""
     for above in type.__dict__["__mro__"].__get__(kind):
         if above.__module__.startswith("pipecat.frames") and above.__name__ in ROWS:
             return ROWS[above.__name__]
-    raise DecodeError("no frame of Pipecat's")
+    raise DecodeError("not a frame of Pipecat's")
 
 
 def _text(frame: Any) -> str:
@@ -250,9 +257,9 @@ def _text(frame: Any) -> str:
         if not text.isascii():
             text.encode()
     except UnicodeEncodeError:
-        raise DecodeError("a transcription's text is text that UTF-8 can hold") from None
+        raise DecodeError("text is not valid UTF-8") from None
     except Exception:
-        raise DecodeError("a transcription's text is a `str`") from None
+        raise DecodeError("transcription's text: expected `str`") from None
     return text
 
 
@@ -262,19 +269,26 @@ def _joined(before: str, text: str, frame: object) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """`TurnWatch`, which needs Pipecat, is made when it is asked for."""
-    if name != "TurnWatch":
+    """Makes `TurnWatch` and `TurnGuard`, which need Pipecat, when they are asked for."""
+    if name not in ("TurnWatch", "TurnGuard"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = made = _turn_watch()
+    try:
+        made = _turn_watch() if name == "TurnWatch" else _turn_guard()
+    except ImportError as error:
+        raise ImportError(f"{name} needs Pipecat: pip install 'inkturns[pipecat]'") from error
+    globals()[name] = made
     return made
 
 
+def _turn_guard() -> type:
+    from inkturns.adapters.pipecat_guard import TurnGuard
+
+    return TurnGuard
+
+
 def _turn_watch() -> type:
-    try:
-        from loguru import logger
-        from pipecat.processors.frame_processor import FrameProcessor
-    except ImportError as error:
-        raise ImportError("TurnWatch needs Pipecat: pip install 'inkturns[pipecat]'") from error
+    from loguru import logger
+    from pipecat.processors.frame_processor import FrameProcessor
 
     class TurnWatch(FrameProcessor):
         """A processor that feeds every frame, from either side, to a `Turns` and hands it on untouched.
@@ -282,14 +296,16 @@ def _turn_watch() -> type:
         turns   the `Turns` to feed, made with `source=Pipecat()`; anything else is a TypeError
         others  as for any FrameProcessor (`name`, `metrics`)
 
-        In direct mode: it has no queue, so no frame is later, or in another order, than without it, and no
-        interruption empties it. The hooks are called before the frame goes on, and so before whatever it brings about
-        comes back. CHOICE: what they raise is logged by loguru, where Pipecat's own errors go: an ErrorFrame would be
-        a frame more, which goes up and may end the call."""
+        It runs in direct mode, without a queue: no frame is later, or in another order, than without it, and no
+        interruption empties it. Hooks are called before the frame goes on, and so before its effects come back.
+        CHOICE: what they raise is logged by loguru, where Pipecat's errors go. An ErrorFrame would be one frame more,
+        which goes up the pipeline and may end the call."""
 
         def __init__(self, turns: Turns, **others: Any) -> None:
             if not isinstance(turns, Turns) or not isinstance(turns.source, Pipecat):
-                raise TypeError(f"TurnWatch: turns is a Turns(source=Pipecat()), not {turns!r}")
+                raise TypeError(
+                    f"TurnWatch: turns must be a Turns(source=Pipecat()), got {type(turns).__name__} without it"
+                )
             super().__init__(enable_direct_mode=True, **others)
             self.turns = turns
 
@@ -297,8 +313,8 @@ def _turn_watch() -> type:
             await super().process_frame(frame, direction)
             try:
                 self.turns.feed(frame)
-            except (Exception, CancelledError) as error:  # the latter a hook's, of a future that it asked
-                logger.opt(exception=error).error(f"{self}: what watches the turns has raised")
+            except Exception as error:
+                logger.opt(exception=error).error(f"{self}: a hook raised; the frame goes on")
             await self.push_frame(frame, direction)
 
     TurnWatch.__qualname__ = TurnWatch.__name__

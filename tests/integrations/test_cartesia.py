@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from cartesia import AsyncCartesia, Cartesia
 
-from inkturns import Action, Agent, Respond, Thought, Turn, Turns, close_command
-from inkturns.testing.conversations import conversation
-from inkturns.testing.emulator import InkEmulator
-from inkturns.testing.fixtures import running
-from inkturns.testing.script import Script
+from inkturns import Agent, Thought, Turn, Turns, close_command
+from inkturns.actions import Action, Respond
+from inkturns.testing.emulator import InkEmulator, Script
+from inkturns.testing.emulator.conversations import conversation
+from inkturns.testing.emulator.fixtures import running
 
 FAST = float("inf")
 ASKED: dict[str, Any] = {"model": "ink-2", "encoding": "pcm_mulaw", "sample_rate": 8000}
@@ -53,7 +53,7 @@ def test_an_async_clients_connection_is_what_an_agent_runs_on(seed: int) -> None
         return turn.transcript.upper()
 
     @agent.respond
-    async def respond(turn: Turn | None, thought: Thought) -> None:
+    async def respond(turn: Turn | None, thought: Thought[Any]) -> None:
         assert turn is not None
         said.append((turn.number, turn.transcript, await thought))
 

@@ -18,7 +18,7 @@ from inkturns.actions import Report, ReportKind, Respond
 from inkturns.adapters.flux import BOUNDS, Flux, FluxSettings
 from inkturns.agent import Agent, Thought
 from inkturns.events import Event, ServerError, TurnEagerEnd, TurnEnd, TurnResume, TurnStart, TurnUpdate, Unknown
-from inkturns.hooks import Turns
+from inkturns.turns import Turns
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # the SDK imports websockets' legacy client
@@ -180,7 +180,7 @@ def test_an_agent_runs_on_the_sdks_async_connection() -> None:
         agent.think(lambda turn: turn.transcript.upper())
 
         @agent.respond
-        async def respond(turn: object, thought: Thought) -> None:
+        async def respond(turn: object, thought: Thought[Any]) -> None:
             said.append(str(await thought))
 
         async with flux_server([*TURN, SIGH], []) as environment:

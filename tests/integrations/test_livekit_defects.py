@@ -24,8 +24,10 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection as SyncServerConnection
 from websockets.sync.server import serve as serve_from_threads
 
-from inkturns import Connected, DecodeError, Report, ReportKind, Respond, Turns, Unknown, decode
+from inkturns import DecodeError, Turns, decode
+from inkturns.actions import Report, ReportKind, Respond
 from inkturns.adapters.livekit import LiveKit, watched
+from inkturns.events import Connected, Unknown
 
 AUDIO = b"\xff\xfe\x01\x80" * 80  # samples: no UTF-8
 

@@ -22,7 +22,7 @@ from inkturns.actions import Report, ReportKind, Respond
 from inkturns.adapters.manual import ManualFinalize
 from inkturns.agent import Agent, Thought
 from inkturns.events import Event, ServerError, TurnEagerEnd, TurnEnd, TurnStart, TurnUpdate, Unknown
-from inkturns.hooks import Turns
+from inkturns.turns import Turns
 
 Message = dict[str, Any]
 
@@ -129,7 +129,7 @@ def test_an_agent_on_the_sdks_async_connection() -> None:
         agent.think(lambda turn: turn.transcript.upper())
 
         @agent.respond
-        async def respond(turn: object, thought: Thought) -> None:
+        async def respond(turn: object, thought: Thought[Any]) -> None:
             said.append(str(await thought))
 
         async with (

@@ -19,7 +19,7 @@ from inkturns import Agent, Policy, Turns, committed
 from inkturns.actions import CancelReason, EndReason, ReportKind, Turn
 from inkturns.adapters.pipecat import Pipecat
 from inkturns.agent import Thought
-from inkturns.testing import virtual
+from inkturns.testing import virtual_time
 
 from .test_pipecat import START, Heard, Line, Model, Thinks, call, eager, echo, end, messages_of, update
 
@@ -83,7 +83,7 @@ def through_an_agent(script: Sequence[Line], think: Callable[[Turn], Awaitable[s
             return await think(turn)
 
         @agent.respond
-        async def respond(turn: Turn | None, thought: Thought) -> None:
+        async def respond(turn: Turn | None, thought: Thought[Any]) -> None:
             spoken.said.append(await thought)
             if turn is not None:
                 spoken.messages = [(one["role"], one["content"]) for one in agent.history.messages(turn)]
@@ -99,7 +99,7 @@ def through_an_agent(script: Sequence[Line], think: Callable[[Turn], Awaitable[s
 
         await agent.run(ink())
 
-    virtual.run(whole)
+    virtual_time.run(whole)
     return spoken
 
 
