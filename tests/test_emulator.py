@@ -5,31 +5,28 @@ Its clock is the audio, so nothing here waits for time to pass: a test sends sec
 import asyncio
 import json
 import logging
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cartesia import AsyncCartesia
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from inkturns import (
     BALANCED,
-    Abandon,
-    Action,
+    AfterDisconnect,
     Agent,
     Disconnected,
-    EndReason,
-    OnLost,
     Policy,
-    Report,
-    ReportKind,
-    Respond,
-    Stall,
     Tick,
     TurnMachine,
     Turns,
@@ -39,18 +36,21 @@ from inkturns import (
     connect_query,
     decode,
 )
+from inkturns.actions import Abandon, Action, EndReason, Report, ReportKind, Respond, Stall
 from inkturns.errors import DecodeError
-from inkturns.testing.conversations import conversation, storm
-from inkturns.testing.emulator import InkEmulator
-from inkturns.testing.fixtures import ink_emulator  # noqa: F401  a fixture
+from inkturns.testing.emulator import InkEmulator, Script, hesitation, noise, say, trouble
+from inkturns.testing.emulator.connection import Closing
+from inkturns.testing.emulator.conversations import conversation, troubled_conversation
+from inkturns.testing.emulator.fixtures import ink_emulator  # noqa: F401  a fixture
+from inkturns.testing.emulator.parts import GARBAGE, Trouble
 from inkturns.testing.oracle import Oracle
-from inkturns.testing.script import GARBAGE, Script, Trouble, hesitation, noise, say, trouble
-from inkturns.testing.session import Closing
 
 CALL = Script(say("I would like to book a table."), say("For two", hesitation(0.9), "no, four people."), seed=5)
 QUERY = connect_query(encoding="pcm_mulaw", sample_rate=8000)
 WARY = TurnSettings(start_threshold=0.85, eager_end_threshold=0.8, end_threshold=0.3)  # eager at every hesitation
 FAST = float("inf")
+# With many frames unread, a client stops reading, does not see that the server closes, and waits for that for 10 s.
+connect = partial(plain_connect, max_queue=None)
 Frame = str | bytes
 
 
@@ -153,11 +153,11 @@ async def test_a_turn_begins_with_its_start_and_ends_with_its_end() -> None:
 
 @in_a_loop
 async def test_a_socket_says_what_the_script_says_without_one() -> None:
-    async with calling(CALL, seed=CALL.seed) as (socket, emulator):
+    async with calling(CALL, seed=CALL.seed, idle_timeout=None) as (socket, emulator):
         await talk(socket, CALL.seconds)
         expected = list(CALL.frames())
         assert [await socket.recv() for _ in expected] == [frame for _, frame in expected]
-        assert emulator.sessions[0].sent == expected
+        assert emulator.connections[0].sent == expected
 
 
 @in_a_loop
@@ -168,7 +168,7 @@ async def test_each_connection_has_a_request_id() -> None:
             async with connect(f"{emulator.url}?{QUERY}") as socket:
                 ids.append(json.loads(await socket.recv())["request_id"])
         assert len(set(ids)) == 3
-        assert [session.request_id for session in emulator.sessions] == ids
+        assert [session.request_id for session in emulator.connections] == ids
 
 
 @in_a_loop
@@ -177,8 +177,8 @@ async def test_a_session_is_forgotten_with_its_connection_where_asked() -> None:
         for _ in range(3):
             async with connect(f"{emulator.url}?{QUERY}") as socket:
                 await socket.recv()
-                assert emulator.sessions[-1].sent
-    assert emulator.sessions == []
+                assert emulator.connections[-1].sent
+    assert emulator.connections == []
 
 
 @in_a_loop
@@ -209,7 +209,7 @@ async def test_a_second_is_a_second_in_every_encoding(encoding: str, width: int)
         await socket.send(bytes(16000 * width - 1))
         await socket.send(close_command())
         await rest(socket)
-        assert emulator.sessions[0].seconds == pytest.approx(2)
+        assert emulator.connections[0].seconds == pytest.approx(2)
 
 
 @in_a_loop
@@ -218,7 +218,7 @@ async def test_settings_move_the_events() -> None:
         async with calling(CALL, f"{QUERY}&{settings.query()}") as (socket, emulator):
             await talk(socket, 7, 0.01)
             await until(socket, "turn.end")
-            return {json.loads(str(frame))["type"]: at for at, frame in reversed(emulator.sessions[0].sent)}
+            return {json.loads(str(frame))["type"]: at for at, frame in reversed(emulator.connections[0].sent)}
 
     slow = await at(TurnSettings(eager_end_threshold=0.4, end_threshold=0.2))
     fast = await at(TurnSettings(start_threshold=0.7, eager_end_threshold=0.6, end_threshold=0.5))
@@ -258,7 +258,7 @@ async def test_a_config_out_of_bounds_gets_an_error_and_changes_nothing(turn: st
     async with calling(CALL) as (socket, emulator):
         await socket.send(f'{{"type":"config","turn":{turn}}}')
         assert (await until(socket, "error"))[-1]["status_code"] == 400
-        assert emulator.sessions[0].settings == BALANCED
+        assert emulator.connections[0].settings == BALANCED
 
 
 @pytest.mark.parametrize("where", ["query", "config"])
@@ -299,7 +299,7 @@ async def test_bad_settings_get_an_error_instead_of_connected(change: tuple[str,
         assert (error["type"], error["status_code"], error["error_code"]) == ("error", 400, code)
         assert error["title"]
         assert error["message"]
-        assert emulator.sessions == []
+        assert emulator.connections == []
 
 
 @pytest.mark.parametrize(("space", "said"), [("%20", False), ("+", True)])
@@ -412,8 +412,8 @@ async def test_without_audio_an_open_turn_stays_open() -> None:
         await until(socket, "turn.update")
         pong = await socket.ping()
         await pong  # it has seen all the audio there is
-        assert emulator.sessions[0].open
-        assert "turn.end" not in kinds(str(frame) for _, frame in emulator.sessions[0].sent)
+        assert emulator.connections[0].turn_open
+        assert "turn.end" not in kinds(str(frame) for _, frame in emulator.connections[0].sent)
         await talk(socket, 5)
         await until(socket, "turn.end")
 
@@ -461,8 +461,8 @@ async def test_the_log_says_what_happens() -> None:
         await socket.send(close_command())
         await rest(socket)
     assert log == [
-        f"connection 0: open, {emulator.sessions[0].request_id}",
-        'connection 0: takes {"type":"close"}',
+        f"connection 0: open, {emulator.connections[0].request_id}",
+        'connection 0: gets {"type":"close"}',
         "connection 0: closed after 2.00 s of audio",
     ]
 
@@ -633,10 +633,10 @@ async def test_what_waits_for_the_next_event_comes_with_the_close() -> None:
     assert kinds(await heard(slow))[-1] == "turn.end"
 
 
-async def by_hand(emulator: InkEmulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def by_hand(emulator: InkEmulator, query: str = QUERY) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A client that opens a connection, and then does nothing of what a WebSocket's does."""
     reader, writer = await asyncio.open_connection(emulator.host, emulator.port)
-    head = f"GET /stt/turns/websocket?{QUERY} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head = f"GET /stt/turns/websocket?{query} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     writer.write(f"{head}Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
     return reader, writer
 
@@ -645,11 +645,11 @@ async def by_hand(emulator: InkEmulator) -> tuple[asyncio.StreamReader, asyncio.
 async def test_a_client_that_does_not_leave_a_connection_that_is_gone_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("inkturns.testing.emulator.VANISH", 0.01)
+    monkeypatch.setattr("inkturns.testing.emulator.server.VANISH", 0.01)
     async with InkEmulator(Script(trouble("drop", on="connected"), BOOK), speed=FAST) as emulator:
         reader, writer = await by_hand(emulator)
         assert b"connected" in await reader.read()  # until the end
-        while (connection := asyncio.all_tasks() - {asyncio.current_task()}) and emulator.sessions[0].over:
+        while (connection := asyncio.all_tasks() - {asyncio.current_task()}) and emulator.connections[0].over:
             if len(connection) == 1:  # the server's own
                 break
             await asyncio.sleep(0.01)
@@ -668,7 +668,7 @@ async def test_leaving_the_block_closes_what_is_open(seconds: int) -> None:
 
 @in_a_loop
 async def test_a_client_that_does_not_close_does_not_keep_it_from_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inkturns.testing.emulator.VANISH", 0.01)
+    monkeypatch.setattr("inkturns.testing.emulator.server.VANISH", 0.01)
     time = asyncio.get_running_loop().time
     async with InkEmulator(CALL) as emulator:
         reader, writer = await by_hand(emulator)
@@ -680,10 +680,193 @@ async def test_a_client_that_does_not_close_does_not_keep_it_from_leaving(monkey
 
 def test_what_is_no_script_is_refused() -> None:
     for bad in ([], ["hi"], None, 3):
-        with pytest.raises(TypeError, match="script is a Script"):
+        with pytest.raises(TypeError, match="script must be a Script"):
             InkEmulator(bad)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="speed is 0"):
+    with pytest.raises(ValueError, match="speed must be above 0, got 0"):
         InkEmulator(CALL, speed=0)
+
+
+# -- clients that are not to be trusted, through real sockets
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\r\n9.99  connection 0: forged\x9b31m\u202eevil\u2066\x00"
+
+
+# A megabyte is 12 days of audio, and the server answers each quarter of a second of it.
+SECOND_A_BYTE = connect_query(encoding="pcm_mulaw", sample_rate=1)
+CHATTY = Script(say("Hello"), trouble("mute", on="turn.update", chatty=True), say("there"), seed=9)
+
+
+async def shake_hands(emulator: InkEmulator, path: str = f"/stt/turns/websocket?{QUERY}", *more: bytes) -> bytes:
+    """The status line that a client gets for this request, which is written by hand."""
+    reader, writer = await asyncio.open_connection(emulator.host, emulator.port)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    key = f"Sec-WebSocket-Key: {'A' * 22}==\r\nSec-WebSocket-Version: 13\r\n"
+    writer.write((head + key).encode() + b"".join(line + b"\r\n" for line in more) + b"\r\n")
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+def is_harmless(line: str) -> bool:
+    return not any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for char in line)
+
+
+@in_a_loop
+async def test_f57_no_line_of_the_log_has_a_control_character_of_a_client(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+    async with InkEmulator(CALL, speed=FAST, log=log.append) as emulator:
+        keyterm = quote(f"a+{HOSTILE}")
+        async with connect(f"{emulator.url}?{QUERY}&keyterm={keyterm}") as socket:
+            await socket.send(HOSTILE)
+            await until(socket, "error")
+            await socket.send(json.dumps({"type": HOSTILE}, ensure_ascii=False))
+            await until(socket, "error")
+            await socket.close(1000, "\x1b[2J")
+        for change in (("8000", f"8000&turn_end_threshold={quote(HOSTILE)}"), ("ink-2", quote(HOSTILE))):
+            async with connect(f"{emulator.url}?{QUERY.replace(*change)}") as socket:
+                await rest(socket)
+        await shake_hands(emulator, "/\x1b[2J\u202e")
+        await shake_hands(emulator, "/stt/turns/websocket", b"Origin: http://\x9b2J\xe2\x80\xae.example")
+        await shake_hands(emulator, "/stt/turns/websocket", b"\x1b[2J: \x1b[2J")
+        _, garbage = await asyncio.open_connection(emulator.host, emulator.port)
+        garbage.write(b"\x1b[2J\x00\xff\r\n\r\n")
+        garbage.close()
+    assert sum("connection 0: gets " in line for line in log) == 2
+    assert sum("pwned" in line for line in log) >= 4
+    assert sum("refused with HTTP 40" in line for line in log) == 2
+    assert all(is_harmless(line) for line in log)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://evil.example", b"403"),
+        ("null", b"403"),  # a page in a sandbox, or a file
+        ("http://localhost.evil.example", b"403"),
+        ("http://[::1", b"403"),
+        ("http://localhost:3000", b"101"),
+        ("http://127.0.0.1", b"101"),
+        ("http://[::1]:8080", b"101"),
+        ("https://app.example", b"101"),
+        ("http://app.example", b"403"),
+    ],
+)
+@in_a_loop
+async def test_f57_a_web_page_from_elsewhere_is_refused(origin: str, status: bytes) -> None:
+    """A browser lets every page open a WebSocket to this machine, and says only in `Origin` whose page it is."""
+    log: list[str] = []
+    async with InkEmulator(CALL, origins=["https://app.example"], log=log.append) as emulator:
+        line = await shake_hands(emulator, f"/stt/turns/websocket?{QUERY}", f"Origin: {origin}".encode())
+        twice = [b"Origin: http://localhost", f"Origin: {origin}".encode()]
+        both = await shake_hands(emulator, f"/stt/turns/websocket?{QUERY}", *twice)
+    assert line.split()[1] == status
+    assert both.split()[1] in (status, b"400")
+    assert any(f"refused with HTTP 403: a web page from {origin}" in line for line in log) == (status == b"403")
+
+
+@in_a_loop
+async def test_f57_a_frame_that_is_too_long_ends_its_connection() -> None:
+    log: list[str] = []
+    async with calling(CALL, max_frame=1000, log=log.append) as (socket, _):
+        await socket.send(bytes(1000))
+        await socket.send(bytes(1001))
+        await rest(socket)
+        assert socket.protocol.close_code == 1009
+    assert log[-1] == "connection 0: closed after 0.12 s of audio, because a frame had more than 1000 bytes"
+
+
+@in_a_loop
+async def test_f57_an_idle_connection_is_closed() -> None:
+    log: list[str] = []
+    async with calling(CALL, idle_timeout=0.2, log=log.append) as (socket, _):
+        for _ in range(5):
+            await socket.send(bytes(800))
+            await asyncio.sleep(0.1)
+        assert socket.protocol.close_code is None
+        await rest(socket)
+        assert (close := socket.protocol.close_rcvd) is not None
+        assert (close.code, close.reason) == (1000, "idle")
+    assert log[-1] == "connection 0: closed after 0.50 s of audio, because no frame came for 0.2 s"
+
+
+@in_a_loop
+async def test_f57_a_client_that_never_reads_is_idle_and_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server cannot send to it, so it does not read from it either: what the client sends stays with the client."""
+    monkeypatch.setattr("inkturns.testing.emulator.server.VANISH", 0.1)
+    closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def log(line: str) -> None:
+        if "closed after" in line:
+            closed.set_result(line)
+
+    async with InkEmulator(CHATTY, speed=FAST, idle_timeout=0.5, log=log) as emulator:
+        _, writer = await by_hand(emulator, SECOND_A_BYTE)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        frame, taken = b"\x82\xfe\xff\xff" + bytes(4 + 65535), 0  # masked
+        with suppress(ConnectionError):
+            while taken < 200_000_000 and not closed.done():
+                writer.write(frame)
+                drained: asyncio.Future[Any] = asyncio.ensure_future(writer.drain())
+                await asyncio.wait(list[asyncio.Future[Any]]([closed, drained]), return_when="FIRST_COMPLETED")
+                taken += len(frame)
+        writer.transport.abort()
+        await asyncio.gather(drained, return_exceptions=True)
+    assert re.fullmatch(
+        r"connection 0: closed after \d+\.\d\d s of audio, because no frame came for 0\.5 s", closed.result()
+    )
+    assert taken < 100_000_000  # what the system's buffers hold
+
+
+@in_a_loop
+async def test_f57_one_connection_too_many_is_refused() -> None:
+    log: list[str] = []
+    async with InkEmulator(CALL, max_connections=2, log=log.append) as emulator:
+        url = f"{emulator.url}?{QUERY}"
+        async with connect(url), connect(url):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(url)
+            assert caught.value.response.status_code == 429
+        async with connect(url) as socket:
+            assert kinds([await socket.recv()]) == ["connected"]
+    assert "refused with HTTP 429: the limit of open connections, 2, is reached" in log
+
+
+@in_a_loop
+async def test_f57_sockets_that_say_nothing_are_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inkturns.testing.emulator.server.HANDSHAKES", 2)
+    async with InkEmulator(CALL, max_connections=2) as emulator:
+        silent = [await asyncio.open_connection(emulator.host, emulator.port) for _ in range(6)]
+        cut = [asyncio.create_task(reader.read()) for reader, _ in silent]
+        done, _ = await asyncio.wait(cut, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        while len(done) < 2:
+            done, _ = await asyncio.wait(cut, timeout=0.1)
+        assert len(done) == 2
+        for _, writer in silent:
+            writer.close()
+        await asyncio.wait(cut)
+
+
+@in_a_loop
+async def test_f57_much_audio_in_one_frame_does_not_hold_up_the_others() -> None:
+    async with (
+        InkEmulator([CHATTY, CALL], speed=FAST) as emulator,
+        connect(f"{emulator.url}?{SECOND_A_BYTE}", max_queue=1) as greedy,
+        connect(f"{emulator.url}?{QUERY}", max_queue=None) as other,
+    ):
+        await greedy.send(bytes(1 << 20))
+        await talk(other, 10)
+        await until(other, "turn.end")
+        assert emulator.connections[0].seconds < 1 << 20
+        greedy.transport.abort()
+
+
+@pytest.mark.parametrize("name", ["speed", "max_frame", "idle_timeout", "max_connections"])
+def test_limits_that_are_none_are_refused(name: str) -> None:
+    options: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"InkEmulator: {name} must be above 0, got 0"):
+        InkEmulator(CALL, **options)
 
 
 # -- lawful, through sockets
@@ -738,22 +921,22 @@ def words_of(sent: Iterable[tuple[float, Any]]) -> list[str]:
 
 
 @in_a_loop
-async def test_a_storm_loses_no_word(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_storm_loses_no_word(caplog: pytest.LogCaptureFixture, full: bool) -> None:
     """Each text that the emulator sent, and did not take back, is or begins the text of a turn that was answered or
     abandoned, or stands in a report; no exception; no task left."""
-    met, sessions = Counter[str](), 2000
-    async with InkEmulator(lambda number: storm(number, 2), speed=FAST) as emulator:
+    met, sessions = Counter[str](), 2000 if full else 50
+    async with InkEmulator(lambda number: troubled_conversation(number, 2), speed=FAST) as emulator:
         results: list[tuple[str | None, list[tuple[Frame, tuple[Action, ...]]]]] = []
 
         async def caller(first: int) -> None:
             for number in range(first, sessions, 16):
-                policy = Policy(on_lost=OnLost.RESPOND if number % 2 else OnLost.ABANDON)
+                policy = Policy(after_disconnect=AfterDisconnect.RESPOND if number % 2 else AfterDisconnect.ABANDON)
                 results.append(await storm_session(emulator.url, policy))
 
         async with asyncio.TaskGroup() as tasks:
             for first in range(16):
                 tasks.create_task(caller(first))
-        sent = {session.request_id: session.sent for session in emulator.sessions}
+        sent = {session.request_id: session.sent for session in emulator.connections}
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []  # the server's
     assert len(results) == sessions
     assert len(sent) > 0.9 * sessions

@@ -36,7 +36,10 @@ from inkturns.events import (
     TurnStart,
     TurnUpdate,
 )
-from inkturns.testing.oracle import SHOWN_STEPS, Oracle, check, shown
+from inkturns.policy import Policy
+from inkturns.testing import oracle as oracles
+from inkturns.testing.oracle import LAWS, SHOWN_STEPS, Oracle, check, shown
+from inkturns.testing.strategies import always, never
 
 Step = tuple[Event | None, tuple[Action, ...]]
 
@@ -341,7 +344,7 @@ def test_check_shows_the_shortest_prefix_a_line_a_step() -> None:
         "   2  TurnUpdate(transcript='go')",
         "        -> Hear(turn=Turn(number=1, transcript='go'), delta='go')",
         "   3  TurnEnd(transcript='go')",
-        "        -> Respond(turn=Turn(number=1, transcript='go', end=SERVER, thoughts=1), thought=1)",
+        "        -> Respond(turn=Turn(number=1, transcript='go', end=SERVER, latest_thought=1), thought=1)",
     ]
 
 
@@ -391,3 +394,39 @@ def test_keys_hold_ages_where_a_time_is_given() -> None:
     late.step(TurnStart(), [Listen(turn(at=101.0))])
     assert early.key(2.0) == late.key(102.0)
     assert early.key() != late.key()
+
+
+def judged(policy: Policy | None, *steps: Step) -> None:
+    judge = Oracle(policy=policy)
+    for event, actions in steps:
+        judge.step(event, actions)
+
+
+OVER_A_REPLY = (*ANSWERED, step(ReplyStarted(1)), step(TurnStart(), Listen(turn(n=2))), SECOND_GO)
+
+
+def test_a_reply_that_the_policy_stops_must_not_go_on() -> None:
+    """Law K, which is judged where the policy is known."""
+    with pytest.raises(AssertionError, match=r"law K: the reply to turn 1 goes on over turn 2"):
+        judged(Policy(interrupts=always), *OVER_A_REPLY)
+    judged(Policy(interrupts=never), *OVER_A_REPLY)
+    judged(None, *OVER_A_REPLY)
+
+
+FORCED = (START, GO, step(EndNow(), Think(turn("go", 1), 1, False), Respond(turn("go", 1, EndReason.FORCED), 1)))
+
+
+@pytest.mark.parametrize("echo", ["go", "Go.", "g", " "])
+def test_an_echo_of_a_turn_that_the_application_closed_is_not_lost(echo: str) -> None:
+    judged(None, *FORCED, step(TurnEnd(transcript=echo)))
+
+
+def test_more_words_than_an_echo_are_lost() -> None:
+    with pytest.raises(AssertionError, match="law I"):
+        judged(None, *FORCED, step(TurnEnd(transcript="go on")))
+
+
+def test_each_law_has_its_sentence() -> None:
+    assert "".join(LAWS) == "ABCDEFGHIJK"
+    text = " ".join(f"{oracles.__doc__}".split())
+    assert all(f"{letter}. {sentence}" in text and sentence.endswith(".") for letter, sentence in LAWS.items())

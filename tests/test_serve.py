@@ -1,6 +1,8 @@
 """`inkturns serve`: what it says, what it serves, how it ends."""
 
 import gc
+import inspect
+import json
 import os
 import re
 import signal
@@ -11,16 +13,19 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread, main_thread
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from typer.testing import CliRunner
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from inkturns import Turns, close_command, connect_query
-from inkturns.cli import app
-from inkturns.testing.script import Script, say, trouble
-from inkturns.testing.session import Session
+from inkturns.cli.main import app
+from inkturns.cli.serve import serve
+from inkturns.testing.emulator import InkEmulator, Script, say, trouble
+from inkturns.testing.emulator.connection import Connection
 
 ARGUMENTS = ["serve", "--port", "0", "--speed", "1000"]
 QUERY = connect_query(encoding="pcm_mulaw", sample_rate=8000)
@@ -80,10 +85,11 @@ def test_without_a_script_callers_come_by_chance(arguments: tuple[str, ...]) -> 
     assert Served(*arguments, client=talk).got
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 def test_it_forgets_the_calls_that_are_over() -> None:
     def sessions() -> int:
         gc.collect()
-        return sum(type(one) is Session for one in gc.get_objects())  # not isinstance: some objects lie
+        return sum(type(one) is Connection for one in gc.get_objects())  # not isinstance: some objects lie
 
     def client(url: str) -> int:
         before = sessions()
@@ -97,8 +103,8 @@ def test_it_forgets_the_calls_that_are_over() -> None:
 @pytest.mark.parametrize(
     ("lines", "what"),
     [
-        (b'{"pause": 1}\n{"puase": 1}\n', "call.jsonl:2: a part has one of"),
-        (b'{"pause": 1}\n{"trouble": "rain"}\n', "call.jsonl:2: there is no trouble 'rain'"),
+        (b'{"pause": 1}\n{"puase": 1}\n', "call.jsonl:2: a part must have exactly one of"),
+        (b'{"pause": 1}\n{"trouble": "rain"}\n', "call.jsonl:2: trouble must be one of refuse"),
         (b"\xff\n", "call.jsonl:1: "),
         (None, "call.jsonl: No such file"),
     ],
@@ -124,7 +130,7 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
 def test_a_speed_of_nothing_is_one_sentence() -> None:
     result = CliRunner().invoke(app, ["serve", "--speed", "0"])
     assert result.exit_code == 2
-    assert "speed is 0" in result.stderr
+    assert "speed must be above 0, got 0" in result.stderr
 
 
 def test_a_script_may_come_from_standard_input() -> None:
@@ -134,7 +140,8 @@ def test_a_script_may_come_from_standard_input() -> None:
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "inkturns.testing.emulator", raising=False)
+    for name in [name for name in sys.modules if name.startswith("inkturns.testing.emulator")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
     result = CliRunner().invoke(app, ["serve"])
     assert result.exit_code == 2
@@ -148,3 +155,53 @@ def test_a_refused_upgrade_is_said(tmp_path: Path) -> None:
     served = Served(str(script), client=talk)
     assert isinstance(served.got, InvalidStatus)
     assert "connection 0: refused with HTTP 429" in served.lines[-1]
+
+
+def test_f57_what_a_client_sends_is_printed_without_control_characters() -> None:
+    hostile = "\x1b]0;pwned\x07\x1b[2J\r\n   9.99  connection 0: forged\x9b31m\u202eevil"
+
+    def client(url: str) -> None:
+        with connect(f"{url}?{QUERY}&keyterm={quote('+' + hostile)}") as socket:
+            socket.recv()
+            socket.send(hostile)
+            socket.recv()
+
+    served = Served("--turns", "1", client=client)
+    assert not isinstance(served.got, Exception)
+    assert sum("pwned" in line for line in served.lines) == 2
+    assert not any(line.startswith("   9.99") for line in served.lines)
+    assert all(line[:-1].isprintable() for line in served.lines)
+
+
+def test_f57_limits_are_options() -> None:
+    def client(url: str) -> list[int]:
+        with connect(f"{url}?{QUERY}", origin=Origin("https://app.example")) as socket:
+            socket.recv()
+            with pytest.raises(InvalidStatus) as many:
+                connect(f"{url}?{QUERY}")
+            socket.send(bytes(101))
+            with pytest.raises(ConnectionClosed):
+                socket.recv()
+        with pytest.raises(InvalidStatus) as foreign:
+            connect(f"{url}?{QUERY}", origin=Origin("https://evil.example"))
+        with connect(f"{url}?{QUERY}") as idle:
+            assert [json.loads(frame)["type"] for frame in idle] == ["connected"]
+        return [many.value.response.status_code, foreign.value.response.status_code]
+
+    options = ["--origin", "https://app.example", "--max-frame", "100", "--max-connections", "1"]
+    served = Served(*options, "--idle-timeout", "0.3", client=client)
+    assert served.got == [429, 403]
+    said = "".join(served.lines)
+    for why in (
+        "a frame had more than 100 bytes",
+        "the limit of open connections, 1, is reached",
+        "from https://evil.example",
+        "for 0.3 s",
+    ):
+        assert why in said
+
+
+def test_f57_the_limits_of_the_command_are_the_emulators() -> None:
+    command, emulator = (inspect.signature(one).parameters for one in (serve, InkEmulator.__init__))
+    for name in ("max_frame", "idle_timeout", "max_connections"):
+        assert command[name].default == emulator[name].default

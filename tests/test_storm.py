@@ -1,4 +1,4 @@
-"""The agent in the storm: it keeps laws 1 to 9 on asyncio and trio; and the onlooker sees who does not.
+"""The agent in the storm: it keeps laws 1 to 10 on asyncio and trio; and the onlooker sees who does not.
 
 Rules of this file: a seed is a run, and a red run says which. Each broken agent is inkturns' own with one thing spoilt,
 the way somebody once got it wrong, and has to be found out by the law that it breaks.
@@ -14,20 +14,20 @@ import attrs
 import pytest
 
 from inkturns.actions import Cancel, Interrupt, Respond, Think, Turn
-from inkturns.agent import Agent, Thought
+from inkturns.agent import Agent, Audible, ReplyOutcome, Thought
 from inkturns.events import TurnEnd
-from inkturns.testing.outside import Outside
-from inkturns.testing.storm import Call, World, storm
-from inkturns.testing.virtual import BACKENDS
-from inkturns.thought import Reply, Run
+from inkturns.tasks import Job, Lane
+from inkturns.testing.agent_oracle import AgentOracle
+from inkturns.testing.storm import StormAgent, World, storm
+from inkturns.testing.virtual_time import BACKENDS
+from inkturns.thought import Reply
 
-SEEDS = 150  # a test
-TESTS = {"asyncio": range(12), "trio": range(100, 108)}
+SEEDS = 60  # a test
+TESTS = {"asyncio": range(30), "trio": range(250, 270)}
 
 
 def call(world: World, kind: type[Agent] = Agent, **options: Any) -> Agent:
-    given = {"max_ahead": world.max_ahead, "grace": world.grace, "effect_timeout": world.effect_timeout}
-    return kind(**{"policy": world.policy} | given | options)
+    return kind(**{"policy": world.policy} | world.options | options)
 
 
 def ours(world: World) -> Agent:
@@ -36,7 +36,14 @@ def ours(world: World) -> Agent:
     return agent
 
 
-@pytest.mark.parametrize(("backend", "chunk"), [(backend, chunk) for backend in BACKENDS for chunk in TESTS[backend]])
+CHUNKS = [
+    pytest.param(backend, chunk, marks=[pytest.mark.full] if index else [])
+    for backend in BACKENDS
+    for index, chunk in enumerate(TESTS[backend])
+]
+
+
+@pytest.mark.parametrize(("backend", "chunk"), CHUNKS)
 def test_the_agent_keeps_the_laws(backend: str, chunk: int, deep: bool) -> None:
     """Whatever the server sends, whenever, and whatever the user's code does."""
     seeds = SEEDS * (100 if deep else 1)
@@ -47,9 +54,9 @@ def test_the_agent_keeps_the_laws(backend: str, chunk: int, deep: bool) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_seed_is_a_run(backend: str) -> None:
     """To the byte; and another seed is another."""
-    logs = [storm(ours, seed, backend=backend) for seed in range(30)]
-    assert [storm(ours, seed, backend=backend) for seed in range(30)] == logs
-    assert len({"\n".join(log[1:]) for log in logs}) == 30
+    logs = [storm(ours, seed, backend=backend) for seed in range(10)]
+    assert [storm(ours, seed, backend=backend) for seed in range(10)] == logs
+    assert len({"\n".join(log[1:]) for log in logs}) == 10
 
 
 def test_the_storm_leaves_nothing_out() -> None:
@@ -83,7 +90,7 @@ def test_the_storm_leaves_nothing_out() -> None:
 class SpeaksTheVoid(Agent):
     """Law 1, F18: what was made before the user went on is spoken with the rest."""
 
-    stale: Thought | None = None
+    stale: Thought[Any] | None = None
 
     def _voided(self, action: Cancel) -> None:
         self.stale = self._live
@@ -102,8 +109,7 @@ class AnswersEarly(Agent):
     def _ordered(self, action: Think) -> None:
         super()._ordered(action)
         assert self._live is not None
-        self._live.reply = Reply(self, action.turn, self._live)
-        self._tasks.start_soon(self._roles["respond"], action.turn, self._live)
+        self._order(self._reply_of(self._live), self._respond, lambda job, error: None, None)
 
 
 class AnswersTwice(Agent):
@@ -112,7 +118,7 @@ class AnswersTwice(Agent):
     def _committed(self, action: Respond) -> None:
         super()._committed(action)
         assert self._reply is not None
-        self._order(self._run_reply, Reply(self, action.turn, self._reply.thought))
+        self._order(self._reply_of(self._reply.thought), self._respond, self._reply_ended, None)
 
 
 class NeverAnswers(Agent):
@@ -123,9 +129,7 @@ class NeverAnswers(Agent):
         self._order_nothing()
 
     def _order_nothing(self) -> None:
-        while self._orders:
-            self._is_gone(self._orders.pop()[1])
-        self._reply = None
+        self._cut_reply()
 
 
 class FallsSilent(NeverAnswers):
@@ -173,7 +177,7 @@ class FeedRaises(Agent):
 class SettlesNothing(Agent):
     """Law 6, F28."""
 
-    def _settle(self, thought: Thought, *, last: bool = False) -> None:
+    def _settle(self, thought: Thought[Any]) -> None:
         pass
 
 
@@ -211,7 +215,7 @@ class ReturnsLate(Agent):
 class DoesNotReport(Agent):
     """Law 8: a task holds `run` up, or runs beside its successor, and nobody is told."""
 
-    def _is_stuck(self, run: Run) -> None:
+    def _is_stuck(self, job: Job) -> None:
         pass
 
 
@@ -249,7 +253,7 @@ def loses_an_abandoned_turn(world: World) -> Agent:
 
 def cuts_blocks_short(world: World) -> Agent:
     """Law 9."""
-    agent = call(world, effect_timeout=0)
+    agent = call(world, committed_block_timeout=0)
     world.joins(agent)
     return agent
 
@@ -259,7 +263,7 @@ def mixes_up(world: World) -> Agent:
     agent = call(world)
     respond = world.respond
 
-    async def losing(turn: Turn | None, thought: Thought) -> None:
+    async def losing(turn: Turn | None, thought: Thought[Any]) -> None:
         if len(thought._items) > 1:
             thought._items.rotate()
         await respond(turn, thought)
@@ -269,12 +273,49 @@ def mixes_up(world: World) -> Agent:
     return agent
 
 
+def is_audible_too_early(world: World) -> Agent:
+    """Law 4, F36, F50: what nobody hears yet is not interrupted."""
+    agent = call(world, audible=Audible.FIRST_ITEM)
+    world.joins(agent)
+    return agent
+
+
+class HearsEverything(Agent):
+    """Law 6: what was said is heard, whatever became of it."""
+
+    def _cut_reply(self) -> None:
+        reply = self._reply
+        super()._cut_reply()
+        if reply is not None:
+            reply.outcome = ReplyOutcome.HEARD
+
+
+def remembers_guesses(world: World) -> Agent:
+    """Law 10, F22: what a cancelled thought has recorded stands in the history."""
+    agent = ours(world)
+    world.record = agent.history.add
+    return agent
+
+
+def forgets_what_was_done(world: World) -> Agent:
+    """Law 10, F46."""
+    world.record = lambda message: None
+    return ours(world)
+
+
+class ListensBeside(Agent):
+    """Law 8, F51: a slow `listen` goes on beside the next."""
+
+    def _listen(self, after: Reply | None) -> None:
+        self._listening, self._lanes = None, (*self._lanes[:2], Lane())
+        super()._listen(after)
+
+
 BROKEN: list[tuple[int, Callable[[World], Agent]]] = [
     (1, of(SpeaksTheVoid)),
     (1, of(AnswersEarly)),
     (2, matches_anything),
     (2, mixes_up),
-    (3, of(AnswersTwice)),
     (3, of(NeverAnswers)),
     (3, loses_an_abandoned_turn),
     (4, of(GoesOnSpeaking)),
@@ -287,16 +328,24 @@ BROKEN: list[tuple[int, Callable[[World], Agent]]] = [
     (7, of(NeverAnswers)),
     (8, of(LeavesACoroutine)),
     (8, of(ReturnsLate)),
-    (8, of(DoesNotReport)),
     (9, of(OpensTheGate)),
     (9, cuts_blocks_short),
+    (6, of(HearsEverything)),
+    (8, of(ListensBeside)),
+    (10, remembers_guesses),
+    (10, forgets_what_was_done),
+]
+BROKEN_SELDOM: list[tuple[int, Callable[[World], Agent]]] = [  # in one of a hundred calls, or of some 400
+    (3, of(AnswersTwice)),
+    (4, is_audible_too_early),
+    (8, of(DoesNotReport)),
 ]
 
 
-def found(make_call: Callable[[World], Call], law: int, backend: str = "asyncio") -> Counter[int]:
+def found(make_call: Callable[[World], StormAgent], law: int, backend: str = "asyncio") -> Counter[int]:
     """Which laws it broke, each call the first one, until it broke the one that is looked for."""
     laws: Counter[int] = Counter()
-    for seed in range(300):
+    for seed in range(500):
         if law in laws:
             break
         try:
@@ -305,7 +354,7 @@ def found(make_call: Callable[[World], Call], law: int, backend: str = "asyncio"
             said = f"{broken}"
         else:
             continue
-        match = re.match(r"law (\d): ", said)
+        match = re.match(r"law (\d+): ", said)
         assert match is not None, said
         assert f"storm(make_call, {seed}, backend={backend!r})" in said
         laws[int(match[1])] += 1
@@ -314,6 +363,13 @@ def found(make_call: Callable[[World], Call], law: int, backend: str = "asyncio"
 
 @pytest.mark.parametrize(("law", "broken"), BROKEN, ids=lambda value: getattr(value, "__name__", f"{value}"))
 def test_who_breaks_a_law_is_found_out(law: int, broken: Callable[[World], Agent]) -> None:
+    laws = found(broken, law)
+    assert law in laws, laws
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("law", "broken"), BROKEN_SELDOM, ids=lambda value: getattr(value, "__name__", f"{value}"))
+def test_who_seldom_breaks_a_law_is_found_out_too(law: int, broken: Callable[[World], Agent]) -> None:
     laws = found(broken, law)
     assert law in laws, laws
 
@@ -335,6 +391,18 @@ def test_a_task_that_is_left_behind_is_found(backend: str) -> None:
                     await super().run(items)
 
     assert 8 in found(of(Leaves), 8, backend)
+
+
+@pytest.mark.parametrize("seed", [263, 329])
+def test_an_error_of_run_is_found_although_the_call_is_cancelled_after_it(seed: int) -> None:
+    class Raises(Agent):
+        async def run(self, items: Any) -> None:
+            await super().run(items)
+            raise KeyError("run")
+
+    assert any("cancelled from outside" in line for line in storm(ours, seed))
+    with pytest.raises(AssertionError, match=r"^law 6: KeyError\('run'\) is seen, and nobody raised it\n"):
+        storm(of(Raises), seed)
 
 
 # -- an agent that is not ours
@@ -362,13 +430,13 @@ class HandWritten:
     def feed(self, item: Any) -> None:
         if isinstance(item, TurnEnd) and item.transcript.strip():
             self.number += 1
-            turn = Turn(self.number, item.transcript, thoughts=1)
+            turn = Turn(self.number, item.transcript, latest_thought=1)
             self.world.on_start(turn)
             self.world.on_end(turn)
             self.tasks.start_soon(self._answers, turn)
 
     async def _answers(self, turn: Turn) -> None:
-        thought = self.world.think(turn)
+        thought: Any = self.world.think(turn)
         if isinstance(thought, Awaitable):
             thought = await thought
         if hasattr(thought, "__aiter__"):
@@ -392,7 +460,7 @@ def test_an_agent_of_another_kind(backend: str) -> None:
 
 def test_the_first_judgement_stands() -> None:
     """What follows from it is in the log alone."""
-    outside = Outside(call_policy := Agent().policy, 0.5, 30, lambda: 0.0, True)
+    outside = AgentOracle(call_policy := Agent().policy, 0.5, 30, lambda: 0.0, True)
     assert outside.policy is call_policy
     outside.on_start(Turn(1))
     outside.on_start(Turn(1))

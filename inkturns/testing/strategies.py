@@ -9,6 +9,7 @@ no time is told. `for event, now in session: machine.receive(event, now)`.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ from inkturns.events import (
     Unknown,
     UsePolicy,
 )
-from inkturns.policy import OnLost, OnResume, OnStall, Policy, exact, normalized, words
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy, min_words, same_text, same_words
 
 __all__ = [
     "Session",
@@ -64,15 +65,15 @@ ALWAYS, NEVER = st.just(True), st.just(False)
 # -- policies
 
 
-def always(*texts: str) -> bool:
+def always(*given: object) -> bool:
     return True
 
 
-def never(*texts: str) -> bool:
+def never(*given: object) -> bool:
     return False
 
 
-def raises(*texts: str) -> bool:
+def raises(*given: object) -> bool:
     raise RuntimeError("this function always raises")
 
 
@@ -84,21 +85,22 @@ def policies(*, sound: bool = False) -> SearchStrategy[Policy]:
     wild: tuple[Any, ...] = () if sound else (raises,)
     return st.builds(
         Policy,
-        speculate=st.sampled_from((True, True, True, False)),
-        on_resume=st.sampled_from(OnResume),
-        match=st.sampled_from((normalized, exact, always, never, *wild)),
+        speculate=st.sampled_from((True, True, True, False, min_words(2), always, never, *wild)),
+        think_after=st.sampled_from((0.0, 0.0, 0.0, 0.125, 0.25, 1.0)),
+        after_resume=st.sampled_from(AfterResume),
+        match=st.sampled_from((same_words, same_text, always, never, *wild)),
         max_thoughts=st.sampled_from((3, None, 0, 1, 2)),
-        min_words=st.sampled_from((0, 0, 1, 2)),
-        interrupts=st.sampled_from((None, words(2), words(1), always, never, *wild)),
+        interrupts=st.sampled_from((None, min_words(2), min_words(1, or_any=("stop",)), always, never, *wild)),
         stall_timeout=st.sampled_from((None, 6.0, 8.0) if sound else (None, 0.25, 1.0, 6.0)),
-        on_stall=st.sampled_from(OnStall),
-        on_lost=st.sampled_from(OnLost),
+        after_stall=st.sampled_from(AfterStall),
+        after_disconnect=st.sampled_from(AfterDisconnect),
     )
 
 
 # -- events and sessions
 
 
+@cache
 def events() -> SearchStrategy[Event]:
     """Any event, the server's or the application's, lawful anywhere or not."""
     ids: dict[str, SearchStrategy[Any]] = {
@@ -114,10 +116,10 @@ def events() -> SearchStrategy[Event]:
         st.builds(EndNow),
         st.builds(Tick),
         st.builds(ServerError, status_code=st.sampled_from((None, 400, 500)), request_id=ids["request_id"]),
-        st.builds(Unknown, kind=st.just("turn.sigh"), fields=st.just({})),
+        st.builds(Unknown, kind=st.sampled_from(("turn.sigh", "turn.laugh")), fields=st.just({})),
         _of_the_application(policies(), st.integers(0, 4)),
     )
-    return st.one_of(spoken, spoken, unspoken, rest)
+    return st.one_of(spoken, spoken, unspoken, rest, rest)
 
 
 def _of_the_application(use: SearchStrategy[Policy], number: SearchStrategy[int]) -> SearchStrategy[Event]:
@@ -185,10 +187,11 @@ def lawful_sessions(draw: DrawFn) -> Session:
     every event has one; the open turn cut off by it or not. Ids present, absent, or now and then. Turns that begin with
     turn.start; text that only grows, also inside words; unchanged and empty updates; any number of rounds of eager_end
     and resume, updates between the two; an end with or without an eager_end, empty, or with the first text of all.
-    Between them the application's inputs that end no turn, and EndNow where none is open or will go on. In an open turn
-    less than 6 s go by in all."""
+    Between them the application's inputs; EndNow in an open turn only where all turns have a turn_id or none has, since
+    the rest of a closed turn is known by it. In an open turn less than 6 s go by in all."""
     clock = draw(st.none() | st.sampled_from((0.0, 1000.0)))
     has_turn_id, has_request_id = (draw(st.sampled_from((ALWAYS, NEVER, st.booleans()))) for _ in "ab")
+    now_and_then = has_turn_id not in (ALWAYS, NEVER)
     hows = ["connected", "both", "disconnected", *(["silently"] if has_request_id is ALWAYS else [])]
     turns = 0
     session: Session = []
@@ -204,8 +207,7 @@ def lawful_sessions(draw: DrawFn) -> Session:
         request_id = f"connection {connection}" if draw(has_request_id) else None
         add(kind(turn_id=turn_id, request_id=request_id, **text))
         if draw(st.booleans() if kind in (TurnEagerEnd, TurnEnd) else st.sampled_from((False, False, False, True))):
-            number = st.sampled_from((turns, max(0, turns - 1), 0))
-            add(draw(_of_the_application(policies(sound=True), number)))
+            add(draw(_meanwhile(turns, end_now=not now_and_then)))
 
     for connection in range(1, draw(st.integers(1, 3)) + 1):
         how = draw(st.sampled_from(hows))
@@ -224,6 +226,13 @@ def lawful_sessions(draw: DrawFn) -> Session:
     return session
 
 
+@cache  # a strategy costs more to make than to draw from
+def _meanwhile(turns: int, *, end_now: bool) -> SearchStrategy[Event]:
+    """What an application may say in a lawful session, when its turns so far are so many."""
+    use = _of_the_application(policies(sound=True), st.sampled_from((turns, max(0, turns - 1), 0)))
+    return use | use | use | st.just(EndNow()) if end_now else use
+
+
 def _speak(draw: DrawFn, say: Callable[..., None], cut: bool) -> None:
     """What comes after a turn's start: up to eight events, and the end, where it is not cut off."""
     text, eager = "", False
@@ -234,7 +243,7 @@ def _speak(draw: DrawFn, say: Callable[..., None], cut: bool) -> None:
         return text
 
     for _ in range(draw(st.integers(0, 8))):
-        match draw(st.sampled_from(("update", "update", "repeat", "empty", "turn"))):
+        match draw(st.sampled_from(("update", "update", "repeat", "empty", "turn", "turn"))):
             case "update":
                 text += draw(st.sampled_from(PIECES))
                 say(TurnUpdate, transcript=text)
@@ -290,14 +299,14 @@ def garbage() -> SearchStrategy[object]:
 class Attributes:
     """An object whose attributes cannot be read."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         raise RuntimeError(f"{name} cannot be read")
 
 
-class Items(Mapping[str, Any]):
+class Items(Mapping[str, object]):
     """A mapping whose items cannot be read."""
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         raise RuntimeError(f"{name} cannot be read")
 
     def __iter__(self) -> Iterator[str]:
@@ -306,8 +315,8 @@ class Items(Mapping[str, Any]):
     __len__ = None  # type: ignore[assignment]
 
 
-def _cycle() -> dict[str, Any]:
-    cycle: dict[str, Any] = {"type": "turn.sigh"}
+def _cycle() -> dict[str, object]:
+    cycle: dict[str, object] = {"type": "turn.sigh"}
     cycle["fields"] = cycle
     return cycle
 
@@ -319,12 +328,12 @@ ODDITIES: tuple[object, ...] = (
 )
 
 
-def _messages() -> SearchStrategy[dict[str, Any]]:
+def _messages() -> SearchStrategy[dict[str, object]]:
     texts = st.sampled_from(TEXTS) | st.text(max_size=20)
     ids: dict[str, Any] = {"request_id": st.sampled_from(("a", None)), "turn_id": st.sampled_from(("1", None, 1))}
     more: dict[str, Any] = {"words": _json_values(), "language": st.just("en")}
 
-    def message(kind: str, optional: dict[str, Any] = ids, **fields: Any) -> SearchStrategy[dict[str, Any]]:
+    def message(kind: str, optional: dict[str, Any] = ids, **fields: Any) -> SearchStrategy[dict[str, object]]:
         return st.fixed_dictionaries({"type": st.just(kind), **fields}, optional=optional | more)
 
     return st.one_of(
@@ -340,7 +349,7 @@ def _messages() -> SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def _marred(draw: DrawFn) -> dict[str, Any]:
+def _marred(draw: DrawFn) -> dict[str, object]:
     message = draw(_messages())
     field = draw(st.sampled_from((*message, "transcript", "turn_id", "request_id", "status_code")))
     if draw(st.booleans()):
@@ -358,7 +367,7 @@ def _torn(line: str) -> SearchStrategy[object]:
     )
 
 
-def _in_any_form(message: dict[str, Any]) -> SearchStrategy[object]:
+def _in_any_form(message: dict[str, object]) -> SearchStrategy[object]:
     forms: list[Callable[[], object]] = [
         lambda: json.dumps(message),
         lambda: json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass"),
@@ -369,7 +378,7 @@ def _in_any_form(message: dict[str, Any]) -> SearchStrategy[object]:
     return st.sampled_from(forms).map(lambda form: form())
 
 
-def _json_values() -> SearchStrategy[Any]:
+def _json_values() -> SearchStrategy[object]:
     leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
     names = st.text(max_size=5)
     return st.recursive(

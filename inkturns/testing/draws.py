@@ -1,11 +1,11 @@
-"""Weather: what a storm draws from its seed: a policy, a session, an event, the manners of a piece of user code.
+"""What a storm draws from its seed: a policy, a session, an event, the manners of a piece of user code.
 
-Rules of this file: all comes from the dice that are given; times are multiples of 1/16 s, so that they collide.
+Rules of this file: every draw comes from the dice that are given. Times are multiples of 1/16 s, so that they collide.
 """
 
 from collections.abc import Callable
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -28,7 +28,7 @@ from inkturns.events import (
     TurnUpdate,
     UsePolicy,
 )
-from inkturns.policy import OnLost, OnResume, OnStall, Policy, exact, normalized, words
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy, min_words, same_text, same_words
 
 __all__ = [
     "CALM_MANNERS",
@@ -45,16 +45,17 @@ __all__ = [
 
 PIECES = ("go", " on", " go", "ing", ".", " ", "5")
 SHORT = (0.0, 0.0, 0.0625, 0.125, 0.25, 0.5)
+FOR_EVER = 1000.0  # seconds: longer than the call
 GAPS = (0.0, 0.0, 0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 3.0)
 Chosen = TypeVar("Chosen")
 
 
-class Boom(Exception):  # noqa: N818 (it is what it is)
-    """What the user's code raises here."""
+class Boom(Exception):  # noqa: N818 (short, since logs are full of it)
+    """The error that the world's user code raises."""
 
 
 class Dice(Random):
-    """Random, with the questions that are asked here."""
+    """Random, with the two questions that the draws ask."""
 
     def often(self, percent: float) -> bool:
         return self.random() * 100 < percent
@@ -63,35 +64,38 @@ class Dice(Random):
         return self.choice(some)
 
 
-def always(*texts: str) -> bool:
+def always(*given: object) -> bool:
     return True
 
 
-def never(*texts: str) -> bool:
+def never(*given: object) -> bool:
     return False
 
 
-def raises(*texts: str) -> bool:
+def raises(*given: object) -> bool:
     raise Boom("a policy's function")
 
 
 def a_policy(dice: Dice) -> Policy:
-    matches: list[Callable[[str, str], bool]] = [normalized, normalized, exact, always, never, raises]
+    speculates: list[Any] = [*[True] * 6, False, min_words(2), always, never, raises]
+    matches: list[Callable[[str, str], bool]] = [same_words, same_words, same_text, always, never, raises]
     return Policy(
-        speculate=dice.often(90),
-        on_resume=dice.of(*OnResume),
+        speculate=dice.choice(speculates),
+        think_after=dice.of(0.0, 0.0, 0.0, 0.0625, 0.25, 1.0),
+        after_resume=dice.of(*AfterResume),
         match=dice.choice(matches),
         max_thoughts=dice.of(3, 3, None, 0, 1),
-        min_words=dice.of(0, 0, 0, 2),
-        interrupts=dice.of(None, None, words(2), words(1), always, never, raises),
+        interrupts=dice.of(
+            None, min_words(2), min_words(3), never, min_words(1, or_any=("stop",)), always, never, raises
+        ),
         stall_timeout=dice.of(None, None, 0.25, 1.0, 6.0),
-        on_stall=dice.of(*OnStall),
-        on_lost=dice.of(*OnLost),
+        after_stall=dice.of(*AfterStall),
+        after_disconnect=dice.of(*AfterDisconnect),
     )
 
 
 def a_session(dice: Dice) -> list[Event]:
-    """Turns as Ink 2 sends them, over one to three connections, and then what a bad line makes of them."""
+    """Turns as Ink 2 sends them, over one to three connections; then some events are dropped, repeated or swapped."""
     said: list[Event] = []
     ids, named = dice.of("all", "none", "some"), dice.often(80)
 
@@ -137,7 +141,7 @@ def a_session(dice: Dice) -> list[Event]:
 
 
 def an_event(dice: Dice, *, use: bool = True) -> Event:
-    """Any event, true or not."""
+    """Any event, whether it makes sense now or not."""
     ids = {"request_id": dice.of(None, "connection 0", "connection 1"), "turn_id": dice.of(None, "1", "2")}
     text = dice.of("", " ", "go", "go on", "Go on.", "go on now", "stop", "5")
     events: list[Event] = [
@@ -180,9 +184,11 @@ class Manners:
     block: float
     patience: float | None  # of a respond that takes with a timeout
     native: bool  # it uses asyncio's own sleep
+    sounds: str  # "first", "late", "heard", "never": when a respond says that it is audible
+    records: int | None  # the piece after which a think records the call of a tool and its result
 
 
-CALM_MANNERS = Manners("stream", 0.0625, 0.0625, 3, None, False, 0, 0, 0, False, "", 0, None, False)
+CALM_MANNERS = Manners("stream", 0.0625, 0.0625, 3, None, False, 0, 0, 0, False, "", 0, None, False, "first", None)
 
 
 def some_manners(dice: Dice, role: str) -> Manners:
@@ -191,10 +197,10 @@ def some_manners(dice: Dice, role: str) -> Manners:
         "respond": ("each", "each", "each", "whole", "none", "timeouts"),
         "listen": ("async", "async", "sync"),
     }
-    hostile = dice.often(50)
+    hostile, hangs = dice.often(50), role == "listen" and dice.often(15)
     return Manners(
         form=dice.of(*forms[role]),
-        first=dice.of(*GAPS),
+        first=FOR_EVER if hangs else dice.of(*GAPS),
         gap=dice.of(*SHORT),
         pieces=dice.of(0, 1, 1, 2, 3, 6),
         fails_at=dice.of(0, 1, 2) if dice.often(15) else None,
@@ -202,9 +208,11 @@ def some_manners(dice: Dice, role: str) -> Manners:
         swallows=dice.randint(1, 5) if hostile and dice.often(40) else 0,
         shields=dice.of(0.0625, 0.25, 1.0, 3.0) if hostile and dice.often(30) else 0,
         cleans_up=dice.of(0.0, 0.0625, 0.25, 1.0, 3.0) if hostile and dice.often(40) else 0,
-        cancelled_raises=hostile and dice.often(15),
+        cancelled_raises=hostile and dice.often(15) and not hangs,  # the calm after the storm would hear it
         gate=dice.of("", "", "", "await", "block", "block"),
         block=dice.of(0.0, 0.25, 0.5, 2.0),
         patience=dice.of(0.0625, 0.125, 0.25),
         native=dice.often(30),
+        sounds=dice.of("first", "late", "heard", "never"),
+        records=dice.of(0, 1, 2) if dice.often(40) else None,
     )

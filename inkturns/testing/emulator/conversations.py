@@ -1,27 +1,27 @@
-"""Conversations by chance: lawful ones, and storms.
+"""Conversations that are drawn from a seed: lawful ones, and ones with troubles.
 
-Rules of this file: equal arguments, equal scripts.
+Rules of this file: equal arguments give equal scripts.
 """
 
 from random import Random
 from typing import Any
 
-from inkturns.testing.script import (
+from inkturns.testing.emulator.parts import (
     EVENTS,
     GARBAGE,
     OPTIONS,
     TROUBLES,
     Part,
     Say,
-    Script,
     Trouble,
     hesitation,
     noise,
     pause,
     say,
 )
+from inkturns.testing.emulator.script import Script
 
-__all__ = ["conversation", "storm"]
+__all__ = ["conversation", "troubled_conversation"]
 
 PHRASES = (
     *("Hi.", "Yes.", "No, thanks.", "Stop!", "Hello, is this the restaurant on Mill Road?", "Thank you, that was all."),
@@ -33,31 +33,31 @@ UNFINISHED = ("For", "Let me see, the", "I think", "Well, we could come at", "An
 
 
 def conversation(seed: int = 0, turns: int = 3, *, troubles: int = 0) -> Script:
-    """So many turns of a caller's: short ones and long ones, some with pauses or hesitations, some barge-ins, now and
-    then a noise (2-5 % of turns are empty). `troubles`: so many of any kind, anywhere in it."""
+    """A script of so many turns: short and long ones, with pauses, hesitations and barge-ins, and now and then a noise
+    (2-5 % of turns are empty). `troubles`: how many of them, of any kind, anywhere in it."""
     random = Random(f"conversation {seed}")
     parts: list[Part] = []
     for turn in range(turns):
         if random.random() < 0.035:
             parts.append(noise(random.uniform(0.3, 0.8)))
-        parts.append(_said(random, over=turn > 0 and random.random() < 0.15))
+        parts.append(_utterance(random, over=turn > 0 and random.random() < 0.15))
     for _ in range(troubles):
         place, one = random.randrange(len(parts)), _trouble(random)
-        held = parts[place]
-        if isinstance(held, Say) and random.random() < 0.5:
-            inside = random.randrange(len(held.say) + 1)
-            parts[place] = Say((*held.say[:inside], one, *held.say[inside:]), held.over, held.after)
+        there = parts[place]
+        if isinstance(there, Say) and random.random() < 0.5:
+            inside = random.randrange(len(there.say) + 1)
+            parts[place] = Say((*there.say[:inside], one, *there.say[inside:]), there.over, there.after)
         else:
             parts.insert(place, one)
     return Script(*parts, seed=seed)
 
 
-def storm(seed: int = 0, turns: int = 3) -> Script:
-    """A conversation with one to five troubles in it."""
+def troubled_conversation(seed: int = 0, turns: int = 3) -> Script:
+    """A conversation with one to five troubles."""
     return conversation(seed, turns, troubles=Random(f"storm {seed}").randint(1, 5))
 
 
-def _said(random: Random, over: bool) -> Say:
+def _utterance(random: Random, over: bool) -> Say:
     parts: list[str | Part] = []
     while random.random() < 0.4:
         parts += [random.choice(UNFINISHED), hesitation(random.uniform(0.3, 1.0))]
@@ -68,7 +68,7 @@ def _said(random: Random, over: bool) -> Say:
 
 def _trouble(random: Random) -> Trouble:
     name = random.choice([name for name in TROUBLES if name != "refuse" or random.random() < 0.2])
-    usual: dict[str, Any] = {
+    options: dict[str, Any] = {
         "status": random.choice((401, 429) if name == "refuse" else (400, 429, 500)),
         "code": random.choice((0, 0, 1000, 1001, 1011, 4000)),
         "seconds": random.choice((0.0, 0.3, 2.0)),
@@ -78,4 +78,4 @@ def _trouble(random: Random) -> Trouble:
         "fatal": random.random() < 0.5,
     }
     on = random.choice((None, *EVENTS[1:6], *EVENTS[2:6])) if random.random() < 0.95 else "connected"
-    return Trouble(name, on, **{option: usual[option] for option in OPTIONS.get(name, ())})
+    return Trouble(name, on, **{option: options[option] for option in OPTIONS.get(name, ())})

@@ -1,7 +1,7 @@
-"""A pytest plugin: `pytest_plugins = ["inkturns.testing.fixtures"]` in a conftest.py.
+"""A pytest plugin: `pytest_plugins = ["inkturns.testing.emulator.fixtures"]` in a conftest.py.
 
-Rules of this file: the fixture serves tests of any kind, so its emulator runs in a thread of its own, with its own
-loop; the thread ends with the test.
+Rules of this file: the fixture serves sync and async tests, so its emulator has a thread and a loop for itself. The
+thread ends with the test.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from inkturns.testing.emulator import InkEmulator
-from inkturns.testing.script import Script
+from inkturns.testing.emulator.script import Script
+from inkturns.testing.emulator.server import InkEmulator
 
 __all__ = ["ink_emulator", "running"]
 
 
 @contextmanager
 def running(emulator: InkEmulator) -> Iterator[InkEmulator]:
-    """Runs an emulator in a thread for as long as the block."""
+    """Runs an emulator in a thread until the block ends."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="InkEmulator", daemon=True)
     thread.start()
@@ -38,8 +38,8 @@ def running(emulator: InkEmulator) -> Iterator[InkEmulator]:
 
 @pytest.fixture
 def ink_emulator() -> Iterator[Callable[..., InkEmulator]]:
-    """`ink_emulator(script, speed=…)` gives an InkEmulator that is running, and does until the test is over. Takes what
-    InkEmulator takes."""
+    """`ink_emulator(script, speed=…)` starts an InkEmulator, which runs until the test is over. It takes the arguments
+    of InkEmulator."""
     with ExitStack() as stack:
 
         def start(script: Script | Sequence[Script] | Callable[[int], Script], **options: Any) -> InkEmulator:

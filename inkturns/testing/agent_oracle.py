@@ -1,32 +1,39 @@
-"""Outside: whether a call kept the agent's laws, as an onlooker sees it who knows nothing of the agent.
+"""AgentOracle: whether a call kept the agent's laws, judged from outside.
 
-Rules of this file: it is told what the outside world saw, in order: what was spoken, which role was called, cancelled
-and over, which hook; never what the agent holds. Each judgement begins with the number of its law. The first one
-stands; it is kept, not raised, since user code that tells it runs inside the agent, which would catch it.
+Rules of this file: the oracle is told what can be seen from outside, in order: what was spoken, which role was called,
+was cancelled and ended, which hook was called. It never looks inside the agent. Each verdict begins with the number of
+its law. The first verdict is kept and raised at the end: user code tells the oracle, and the agent would catch what
+user code raises.
 
-1. Nothing is spoken for a turn before its end, and nothing of a void thought ever.
-2. What is spoken answers the turn's final text, by the policy's match, each piece once and in order.
-3. Each turn that was started is handed over once, by on_end or on_abandon; each that ended is answered exactly once, or
-   was cut off; a reply that nobody cut off is whole, or its failure was seen.
-4. After a start (with `interrupts`: after the Interrupt) nothing of an earlier reply is spoken.
-5. `feed` returns without running any of the user's tasks, and does not raise.
-6. Each thought and each reply is seen to end in exactly one way: settled once, and what it raised is seen once.
-7. After the last frame of the storm every further whole turn is answered.
-8. Nothing runs once `run` has returned, nothing is left behind, and only a task that was reported holds it up.
-9. A block under `async with committed()` runs whole or not at all, and never for a void thought.
+The agent's laws:
+
+1. Nothing is spoken for a turn before its end, and nothing of a cancelled thought is ever spoken.
+2. What is spoken answers the turn's final text, as the policy's match decides; each piece is spoken once, in order.
+3. Each turn that starts is closed once, by on_end or on_abandon. Each turn that ends is answered once, or its reply is
+   interrupted. A reply that nothing interrupts is spoken whole, or its failure is seen.
+4. After a start (with `interrupts`: after the Interrupt) nothing more of an earlier reply is spoken.
+5. `feed` returns before any of the user's tasks runs, and does not raise.
+6. Each thought, each reply and each `say` ends in exactly one way that is seen: a thought is settled once, a reply is
+   replied once, the outcome of a `say` is true, and each error is seen once.
+7. After the storm's last frame each whole turn is answered.
+8. When `run` has returned nothing runs and nothing is left behind. Only a task that was reported may delay its return.
+9. A block under `async with committed()` runs whole or not at all, and never for a cancelled thought.
+10. The history holds what each committed thought recorded, once, calls with their results; and nothing that another
+    thought recorded.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 from inkturns.actions import EndReason, Report, ReportKind, Turn
-from inkturns.events import ReplyDone, ReplyStarted, UsePolicy
+from inkturns.events import ReplyDone, ReplyStarted, TurnEagerEnd, TurnEnd, TurnResume, TurnUpdate, UsePolicy
+from inkturns.outcomes import Outcome, Replied, ReplyOutcome, Settled
 from inkturns.policy import Policy
-from inkturns.thought import Outcome, Settled
 
-__all__ = ["Asked", "Outside", "Piece"]
+__all__ = ["AgentOracle", "Asked", "Piece"]
 
 SHOWN = 80  # lines of a broken call, the last ones
 
@@ -45,7 +52,7 @@ class Asked:
     error: BaseException | None = None
 
     def __str__(self) -> str:
-        of = f" of turn {self.turn.number}.{self.turn.thoughts}" if self.turn else ""
+        of = f" of turn {self.turn.number}.{self.turn.latest_thought}" if self.turn else ""
         return f"{self.role} #{self.number}{of}"
 
 
@@ -64,7 +71,7 @@ class Piece(str):
 
 
 @attrs.define(eq=False)
-class Reply:
+class SeenReply:
     """What is known of a reply: a turn's, or the application's own speech."""
 
     turn: Turn | None
@@ -81,14 +88,16 @@ class Reply:
 
 
 @attrs.define(eq=False)
-class Outside:
+class AgentOracle:
     """Tell it all that is seen, as it is seen, and `judge` at the end."""
 
     policy: Policy
     grace: float
-    effect_timeout: float
+    committed_block_timeout: float
     now: Callable[[], float]
     forgives: bool  # there is an on_failure
+    is_told: bool = False  # a reply is audible when `respond` says so (Audible.TOLD)
+    drain_timeout: float = 30.0
     broken: str | None = None
     feeding: bool = False
     closing: float | None = None  # since when, by the application
@@ -101,10 +110,14 @@ class Outside:
     started: dict[int, Turn] = attrs.field(factory=dict)
     started_at: dict[int, float] = attrs.field(factory=dict)
     closed: dict[int, Turn] = attrs.field(factory=dict)
-    replies: dict[int, Reply] = attrs.field(factory=dict)
-    speeches: list[Reply] = attrs.field(factory=list)
+    replies: dict[int, SeenReply] = attrs.field(factory=dict)
+    speeches: list[SeenReply] = attrs.field(factory=list)
     thoughts: dict[tuple[int, int], Asked] = attrs.field(factory=dict)
     settled: dict[tuple[int, int], Settled] = attrs.field(factory=dict)
+    replied: Counter[int] = attrs.field(factory=Counter)  # by the number of the turn
+    told: set[int] = attrs.field(factory=set)  # replies that a hook called audible before their on_end was called
+    recorded: dict[str, tuple[Asked, int]] = attrs.field(factory=dict)  # by the call's id: who, how many messages
+    messages: list[Any] | None = None  # what the history holds after the call
     stuck: list[float] = attrs.field(factory=list)
     raised: list[tuple[BaseException, Asked | None, bool]] = attrs.field(factory=list)  # and whether it must be seen
     failures: list[BaseException] = attrs.field(factory=list)
@@ -140,14 +153,14 @@ class Outside:
             reply.is_done = reply.is_done or not reply.spoken  # so it is audible by hearsay
 
     def on_end(self, turn: Turn) -> None:
-        self.notes(f"on_end {turn.number}.{turn.thoughts} {turn.end} {turn.transcript!r}")
+        self.notes(f"on_end {turn.number}.{turn.latest_thought} {turn.end} {turn.transcript!r}")
         self._close(turn)
         for reply in self._replies():
             self._cut(reply, f"the end of turn {turn.number}")
-        self.replies[turn.number] = Reply(turn, self.policy)
+        self.replies[turn.number] = SeenReply(turn, self.policy, audible=turn.number in self.told)
 
     def on_abandon(self, turn: Turn) -> None:
-        self.notes(f"on_abandon {turn.number}.{turn.thoughts} {turn.end} {turn.transcript!r}")
+        self.notes(f"on_abandon {turn.number}.{turn.latest_thought} {turn.end} {turn.transcript!r}")
         self._close(turn)
 
     def on_interrupt(self, number: int) -> None:
@@ -168,6 +181,16 @@ class Outside:
         if asked is not None and settled.items != asked.pieces:
             self.breaks(6, f"thought {key} made {asked.pieces} pieces, and is settled with {settled.items}")
 
+    def on_replied(self, replied: Replied) -> None:
+        number = replied.turn.number
+        self.notes(f"on_replied {number} {replied.outcome} {replied.text!r}")
+        self.replied[number] += 1
+        reply = self.replies.get(number)
+        if number and self.replied[number] > 1:
+            self.breaks(6, f"the reply to turn {number} is replied {self.replied[number]} times")
+        if reply is not None and replied.outcome is ReplyOutcome.HEARD and reply.cut is not None:
+            self.breaks(6, f"the reply to turn {number} was heard, and yet {reply.cut}")
+
     def on_failure(self, turn: Turn | None, error: BaseException) -> None:
         self.notes(f"on_failure {turn.number if turn else None} {error!r}")
         self.failures.append(error)
@@ -184,18 +207,18 @@ class Outside:
         self.not_in_feed(asked)
         turn = asked.turn
         others = [other for other in self.asked if other.role == asked.role and other.over is None]
-        if asked.role != "listen" and others and not self.stuck:
+        if others and not self.stuck:
             self.breaks(8, f"{asked} runs beside {others[0]}, which was not reported")
         if asked.role == "listen" and turn and any(o.role == "listen" and o.turn == turn for o in self.asked):
             self.breaks(3, f"listen of turn {turn.number} is called twice")
         self.asked.append(asked)
         if asked.role == "think" and turn is not None:
-            key = (turn.number, turn.thoughts)
+            key = (turn.number, turn.latest_thought)
             if key in self.thoughts:
                 self.breaks(6, f"thought {key} begins twice")
             self.thoughts[key] = asked
         elif asked.role == "respond" and turn is None:
-            self.speeches.append(Reply(None, self.policy, asked))
+            self.speeches.append(SeenReply(None, self.policy, asked))
         elif asked.role == "respond" and turn is not None:
             self._respond(asked, turn)
 
@@ -203,6 +226,15 @@ class Outside:
         self.notes(f"{asked} is cancelled")
         self.not_in_feed(asked)
         reply = self._reply_of(asked)
+        if reply is not None and self.items_over is not None and self.now() >= self.items_over + self.drain_timeout:
+            self._cut(reply, "the end of the drain timeout")
+        elif (
+            reply is not None
+            and reply.turn is None
+            and (self.is_told or not reply.audible)
+            and self.started.keys() - self.closed.keys()
+        ):
+            self._cut(reply, "what the user said before it was audible")
         if reply is not None and reply.in_flight and not reply.is_done and reply.asked and self.closing is None:
             self.breaks(3, f"{asked} is cancelled, and nothing cut the reply off")
 
@@ -245,7 +277,7 @@ class Outside:
         if (thought is None) is not (end is None):
             self.breaks(2, f"{asked} speaks {piece}")
         if thought is not None and end is not None:
-            if (thought.number, thought.thoughts) != (end.number, end.thoughts):
+            if (thought.number, thought.latest_thought) != (end.number, end.latest_thought):
                 self.breaks(1, f"{asked} speaks {piece}, of a thought that is not turn {end.number}'s reply")
             if not self._matches(reply.policy, thought.transcript, end.transcript):
                 self.breaks(2, f"{asked} speaks {piece} on {thought.transcript!r}, the turn says {end.transcript!r}")
@@ -253,7 +285,31 @@ class Outside:
         if piece.place != len(reply.spoken) or (before is not None and before.of is not piece.of):
             self.breaks(2, f"{asked} speaks {piece} after {before}")
         reply.spoken.append(piece)
-        reply.audible = True
+        reply.audible = reply.audible or not self.is_told
+
+    def sounded(self, asked: Asked) -> None:
+        """A respond has said that its reply is audible."""
+        self.notes(f"{asked} is audible")
+        reply = self._reply_of(asked)
+        if reply is not None and reply.cut is None:
+            reply.audible = True
+
+    def records(self, asked: Asked, call: str) -> None:
+        """A think has recorded the call of a tool; the second time, its result."""
+        self.notes(f"{asked} records {call!r}")
+        self.recorded[call] = (asked, self.recorded.get(call, (asked, 0))[1] + 1)
+
+    def said(self, asked: Asked, outcome: object) -> None:
+        """What was given to `say` is over."""
+        self.notes(f"{asked} is over: {outcome}")
+        speech = next((s for s in self.speeches if any(piece.of is asked for piece in s.spoken)), None)
+        is_failed = speech is not None and speech.asked is not None and speech.asked.error is not None
+        if outcome is ReplyOutcome.HEARD and speech is not None and (speech.cut is not None or is_failed):
+            self.breaks(6, f"{asked} was heard, and yet {speech.cut or speech.asked}")
+        if outcome is ReplyOutcome.INTERRUPTED and speech is None and not self.is_told:
+            self.breaks(6, f"{asked} was interrupted, and nothing of it was spoken")
+        if outcome is ReplyOutcome.NOT_BEGUN and speech is not None and not self.is_told:
+            self.breaks(6, f"{asked} was not begun, and yet it was spoken")
 
     def exhausted(self, asked: Asked) -> None:
         """A respond has taken all that its thought has."""
@@ -261,7 +317,7 @@ class Outside:
         reply = self._reply_of(asked)
         if reply is None or reply.cut is not None or reply.is_done or reply.turn is None or self.closing is not None:
             return
-        thought = self.thoughts.get((reply.turn.number, reply.turn.thoughts))
+        thought = self.thoughts.get((reply.turn.number, reply.turn.latest_thought))
         if thought is None or thought.over != "done" or len(reply.spoken) != thought.pieces:
             self.breaks(3, f"{asked} has {len(reply.spoken)} pieces of {thought and thought.pieces}, and no more come")
 
@@ -282,15 +338,22 @@ class Outside:
         self.notes(f"{asked} ends a block: {'whole' if whole else 'cut'}")
         since = asked.blocks.pop()
         asked.block_over = self.now()
-        if not whole and self.now() < since + self.effect_timeout:
+        if not whole and self.now() < since + self.committed_block_timeout:
             self.breaks(9, f"{asked} was cut off in its block after {self.now() - since} s")
 
     # -- the application
 
-    def is_fed(self, item: object) -> None:
+    def is_fed(self, item: object, *, by_hook: bool = False) -> None:
         self.notes(f"    <- {item!r}")
+        if not by_hook:
+            self.told.clear()
+        elif isinstance(item, ReplyStarted):
+            self.told.add(item.number)
         if isinstance(item, UsePolicy):
             self.policy = item.policy
+        elif isinstance(item, TurnUpdate | TurnEagerEnd | TurnResume | TurnEnd):  # the user goes on
+            for reply in self._replies():
+                reply.is_done = reply.is_done or (reply.turn is None and not reply.spoken)  # it may be withdrawn
         elif isinstance(item, ReplyStarted | ReplyDone):
             for reply in self._replies():
                 if item.number in (None, reply.turn.number if reply.turn else 0):
@@ -342,11 +405,13 @@ class Outside:
             late = self.items_over is not None and self.started_at[number] >= self.items_over  # by whom is it fed?
             if reply.asked is None and not reply.cut and not reply.is_done and self.closing is None and not late:
                 self.breaks(3, f"turn {number} ended, and is not answered")
-            thoughts = reply.turn.thoughts if reply.turn else 0
+            thoughts = reply.turn.latest_thought if reply.turn else 0
             for thought in range(1, thoughts + 1):
                 self._was_settled((number, thought))
         for key in self.thoughts:
             self._was_settled(key)
+        if self.messages is not None:
+            self._recorded_is_kept(self.messages)
         seen = Counter(id(error) for error in self.failures)
         for error, asked, must_be_seen in self.raised:
             times = seen.pop(id(error), 0)
@@ -356,9 +421,16 @@ class Outside:
             if id(error) in seen:
                 self.breaks(6, f"{error!r} is seen, and nobody raised it")
 
+    def _recorded_is_kept(self, messages: list[Any]) -> None:
+        calls = [call["id"] for message in messages for call in message.get("tool_calls", ())]
+        results = [message["tool_call_id"] for message in messages if message.get("role") == "tool"]
+        done = {call for call, (asked, count) in self.recorded.items() if count == 2 and self._reply_of(asked)}
+        if sorted(calls) != sorted(done) or results != calls:
+            self.breaks(10, f"the history holds the calls {calls} and the results {results}; done were {sorted(done)}")
+
     def _was_settled(self, key: tuple[int, int]) -> None:
         settled, reply = self.settled.get(key), self.replies.get(key[0])
-        adopted = reply is not None and reply.turn is not None and reply.turn.thoughts == key[1]
+        adopted = reply is not None and reply.turn is not None and reply.turn.latest_thought == key[1]
         asked = self.thoughts.get(key)
         failed = asked is not None and asked.error is not None
         if settled is None:
@@ -372,21 +444,21 @@ class Outside:
     def is_closed(self) -> bool:
         return self.closing is not None and (self.at_once or self.now() > self.closing)
 
-    def _reply_of(self, asked: Asked) -> Reply | None:
+    def _reply_of(self, asked: Asked) -> SeenReply | None:
         """The reply that a respond speaks; for a think, the one that its thought is."""
         reply = self.replies.get(asked.turn.number) if asked.turn else None
         if asked.role == "think" and reply and reply.turn and asked.turn:
-            return reply if reply.turn.thoughts == asked.turn.thoughts else None
+            return reply if reply.turn.latest_thought == asked.turn.latest_thought else None
         return next((reply for reply in [*self.replies.values(), *self.speeches] if reply.asked is asked), None)
 
-    def _replies(self) -> list[Reply]:
+    def _replies(self) -> list[SeenReply]:
         return [reply for reply in [*self.replies.values(), *self.speeches] if reply.in_flight]
 
     def _respond(self, asked: Asked, turn: Turn) -> None:
         reply = self.replies.get(turn.number)
         if reply is None:
             self.breaks(1, f"{asked} is called, and its turn has not ended")
-            self.replies[turn.number] = Reply(turn, self.policy, asked)
+            self.replies[turn.number] = SeenReply(turn, self.policy, asked)
             return
         if reply.asked is not None:
             self.breaks(3, f"turn {turn.number} is answered twice")
@@ -408,7 +480,7 @@ class Outside:
             self.breaks(3, f"turn {turn.number} is abandoned as empty, with {turn.transcript!r}")
         self.closed[turn.number] = turn
 
-    def _cut(self, reply: Reply, why: str) -> None:
+    def _cut(self, reply: SeenReply, why: str) -> None:
         reply.cut = why
 
     def _matches(self, policy: Policy, eager: str, final: str) -> bool:
