@@ -12,20 +12,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from typer.testing import CliRunner, Result
 
 from inkturns import cli, diagrams
-from inkturns.cli import app, main
+from inkturns.cli.main import app, main
 from inkturns.events import ContextChanged, Disconnected, EndNow, ReplyDone, ReplyStarted, ThoughtFailed, UsePolicy
-from inkturns.hooks import Turns
-from inkturns.policy import Policy, words
+from inkturns.policy import Policy, min_words
+from inkturns.printable import printable
 from inkturns.recording import Recorder
+from inkturns.testing.oracle import LAWS
+from inkturns.turns import Turns
 
 ROOT = Path(__file__).parent.parent
 COMPLETE, CUT = (ROOT / "tests" / "sessions" / f"ink2-{name}.jsonl" for name in ("complete-turn", "turn-cut-by-error"))
 WORDS = "So the derivative of x squared is 2 x. Watch what happens when we apply the power rule to x"
-RUN = [sys.executable, "-c", "from inkturns.cli import main; main()"]
+RUN = [sys.executable, "-c", "from inkturns.cli.main import main; main()"]
 
 
 def run(*args: object, width: int = 120, stdin: bytes | None = None) -> Result:
@@ -58,7 +61,7 @@ def call() -> list[object]:
         frame("turn.update", transcript="stop that noise"),
         frame("turn.update", transcript="halt that noise"),
         EndNow(),
-        UsePolicy(Policy(interrupts=words(2))),
+        UsePolicy(Policy(interrupts=min_words(2))),
         frame("turn.sigh", how="deep"),
         ThoughtFailed(2, 1),
         ReplyDone(),
@@ -112,14 +115,14 @@ def test_a_call_with_times_is_shown_and_summed_up(tmp_path: Path) -> None:
         r"listen, turn 2, interrupt reply 1",
         r"halt that noise +revised",
         r"end now +idle +halt that noise +think 1, respond 1, forced",
-        r"use policy +idle +interrupts=\{'words': 2",
-        r"turn\.sigh .*report unknown type: a type",
+        r"use policy +idle +interrupts=\{'min_words': 2",
+        r"turn\.sigh .*report unknown type: an event",
         r"failed 2\.1",
         r"reply done +idle",
         r"end +idle +abandon: empty",
         r"disconnected +idle +hung up",
         r"turns  3: 1 answered \(server\), 1 answered \(forced\), 1 abandoned \(empty\)",
-        r"thoughts  3: 1 adopted, 1 begun at the end, 1 void \(resumed\)",
+        r"thoughts  3: 1 adopted, 1 begun at the end, 1 cancelled \(resumed\)",
         r"head start  min 0\.250 s, median 0\.250 s, max 0\.250 s",
         r"reports  1: 1 unknown type",
     ):
@@ -133,7 +136,7 @@ def test_json_is_an_object_a_line_and_the_summary_last(tmp_path: Path) -> None:
     assert len(lines) == len(call()) + 2
     assert lines[6]["actions"][-1]["type"] == "Respond"
     assert (lines[6]["line"], lines[6]["t"], lines[6]["phase"]) == (8, 101.5, "idle")
-    assert lines[12]["event"]["policy"]["interrupts"]["words"] == 2
+    assert lines[12]["event"]["policy"]["interrupts"]["min_words"] == 2
     assert lines[-2]["event"] is None
     assert lines[-1]["summary"]["answered"] == {"server": 1, "forced": 1}
     assert lines[-1]["summary"]["head_start"] == {"min": 0.25, "median": 0.25, "max": 0.25}
@@ -142,11 +145,14 @@ def test_json_is_an_object_a_line_and_the_summary_last(tmp_path: Path) -> None:
 
 def test_a_different_policy_shows_what_it_would_change(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", call())
-    done = run("replay", path, "--policy", "speculate=false", "--policy", "min-words=1")
+    done = run("replay", path, "--policy", "speculate=false", "--policy", "max-thoughts=1")
     assert done.exit_code == 0
-    assert "not as recorded (line 5)" in done.stdout
-    assert "not as recorded: " in done.stdout
+    assert "differs (line 5)" in done.stdout
+    assert "differs from the recording: " in done.stdout
     assert "2 begun at the end" in done.stdout
+    assert done.stderr.startswith("the recorded inputs are fed as they were")
+    assert done.stderr.endswith("inkturns what-if tells\n")
+    assert run("replay", path).stderr == ""
 
 
 def test_actions_that_are_not_the_recorded_ones_are_pointed_out(tmp_path: Path) -> None:
@@ -154,8 +160,8 @@ def test_actions_that_are_not_the_recorded_ones_are_pointed_out(tmp_path: Path) 
     path.write_text(path.read_text().replace('"delta":"one"', '"delta":"two"'))
     done = run("replay", path)
     assert done.exit_code == 1
-    assert re.search(r"one +not as recorded \(line 4\)", done.stdout)
-    assert "not as recorded: 9 inputs" in done.stdout
+    assert re.search(r"one +differs \(line 4\)", done.stdout)
+    assert "differs from the recording: 9 inputs" in done.stdout
     assert '"recorded":[' in run("replay", "--json", path).stdout
     path.write_text(path.read_text().replace('"transcript":"stop', '"transcript":"stopp'))
     assert "a.jsonl:" in run("replay", path).stdout.splitlines()[-1]
@@ -163,7 +169,7 @@ def test_actions_that_are_not_the_recorded_ones_are_pointed_out(tmp_path: Path) 
 
 
 def test_a_masked_call_is_shown_masked(tmp_path: Path) -> None:
-    done = run("replay", written(tmp_path / "a.jsonl", call(), text=False))
+    done = run("replay", written(tmp_path / "a.jsonl", call(), redact=True))
     assert done.exit_code == 0
     assert "xxx, xxx." in done.stdout
     assert "one" not in done.stdout.lower().replace("done", "")
@@ -187,9 +193,9 @@ def test_text_of_any_script_fits(tmp_path: Path) -> None:
 
 def test_an_open_turn_without_words_and_a_live_thought() -> None:
     started = run("replay", "-", stdin=frame("turn.start").encode())
-    assert "turn 1 is still open, and nothing was said in it" in started.stdout
+    assert "turn 1 is still open, without words" in started.stdout
     eager = run("replay", "-", stdin=COMPLETE.read_bytes().rpartition(b'{"type": "turn.end"')[0])
-    assert "thoughts  1: 1 live to the last" in eager.stdout
+    assert "thoughts  1: 1 still live" in eager.stdout
 
 
 def test_a_kept_turn_goes_on_and_a_stall_is_shown() -> None:
@@ -223,7 +229,7 @@ def test_what_is_wrong_is_one_sentence_with_file_and_line_and_the_rest_is_shown(
         assert missing == f"{tmp_path}/none.jsonl: No such file or directory"
         assert folder == f"{tmp_path}: Is a directory"
         assert no_json.startswith(f"{path}:2: no JSON: ")
-        assert no_frame == f"{path}:3: a frame that cannot be read: a frame has a `type`"
+        assert no_frame == f"{path}:3: this frame cannot be read: frame has no `type`"
     done = run("replay", path)
     assert re.search(r"bad frame +speaking +report bad frame", done.stdout)
     assert "think 1, respond 1" in done.stdout
@@ -259,7 +265,7 @@ def test_a_policy_that_a_recording_may_not_import_can_be_said(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_agent.py").write_text("def same(eager, final): return eager[0] == final[0]\n")
     path = written(tmp_path / "a.jsonl", call())
-    path.write_text(path.read_text().replace("inkturns.policy.normalized", "my_agent.same"))
+    path.write_text(path.read_text().replace("inkturns.policy.same_words", "my_agent.same"))
     done = run("replay", path)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"{path}:1: Policy.match is 'my_agent.same'")
@@ -273,9 +279,22 @@ def test_a_policy_that_a_recording_may_not_import_can_be_said(tmp_path: Path, mo
 @pytest.mark.parametrize(
     "pair",
     [
-        *("speculate=no", "speculate=ON", "on_resume=keep", "on-lost=respond", "on_stall=END", "match=exact"),
-        *("match=inkturns.policy.normalized", "max_thoughts=none", "max_thoughts=1", "min_words=2", "interrupts=none"),
-        *("interrupts=2", "interrupts=words(3)", "interrupts=inkturns.testing.strategies.always", "stall_timeout=6.5"),
+        *(
+            "speculate=no",
+            "speculate=ON",
+            "after_resume=keep",
+            "after-disconnect=respond",
+            "after_stall=END",
+            "match=same_text",
+        ),
+        *("match=inkturns.policy.same_words", "max_thoughts=none", "max_thoughts=1", "interrupts=none"),
+        *("think_after=0.2", "speculate=min_words(2)"),
+        *(
+            "interrupts=min_words(3)",
+            "interrupts=min_words(2, stop, hold on)",
+            "interrupts=inkturns.testing.strategies.always",
+            "stall_timeout=6.5",
+        ),
     ],
 )
 def test_policies_are_said_as_key_and_value(pair: str) -> None:
@@ -285,18 +304,23 @@ def test_policies_are_said_as_key_and_value(pair: str) -> None:
 @pytest.mark.parametrize(
     ("pair", "why"),
     [
-        ("haste=1", "a policy has no 'haste'; it has speculate, on_resume"),
-        ("speculate=perhaps", "true or false"),
-        ("on_resume=explode", "cancel or keep"),
-        ("max_thoughts=many", "a whole number, or none"),
-        ("max_thoughts=-1", "Policy.max_thoughts is 0 or more"),
-        ("min_words=none", "a whole number"),
-        ("stall_timeout=soon", "a number, or none"),
-        ("match=fuzzy", "'fuzzy' is no function; say package.function"),
-        ("match=no.such.module", "cannot import it: No module named 'no'"),
-        ("interrupts=inkturns.policy.none", "cannot import it: module 'inkturns.policy' has no attribute 'none'"),
-        ("match=inkturns.policy.DEFAULT_END_TIMEOUT_MS", "Policy.match is a function of two texts"),
-        ("speculate", "true or false"),
+        ("haste=1", "Policy has no field 'haste'; it has speculate, "),
+        ("speculate=perhaps", "must be true or false"),
+        ("after_resume=explode", "must be cancel or keep, got 'explode'"),
+        ("max_thoughts=many", "must be a whole number or none, got 'many'"),
+        ("max_thoughts=-1", "Policy.max_thoughts must be 0 or more"),
+        ("think_after=none", "must be a number, got 'none'"),
+        ("stall_timeout=soon", "must be a number or none, got 'soon'"),
+        ("match=fuzzy", "must be same_words or same_text or package.function, got 'fuzzy'"),
+        ("match=no.such.module", "cannot import no.such.module: No module named 'no'"),
+        ("interrupts=min_words(2", "must be a function, as package.function or min_words(2), got 'min_words(2'"),
+        ("match=.same_text", "must be a function, as package.function or min_words(2), got '.same_text'"),
+        (
+            "interrupts=inkturns.policy.none",
+            "cannot import inkturns.policy.none: module 'inkturns.policy' has no attribute 'none'",
+        ),
+        ("match=inkturns.policy.DEFAULT_END_TIMEOUT_MS", "Policy.match must be a sync function of two texts"),
+        ("speculate", "must be true or false"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_in_one_sentence(pair: str, why: str) -> None:
@@ -311,7 +335,7 @@ def test_a_policy_that_cannot_be_is_refused_in_one_sentence(pair: str, why: str)
 
 
 def test_the_laws_hold_for_what_was_recorded(tmp_path: Path) -> None:
-    masked = written(tmp_path / "masked.jsonl", call(), text=False)
+    masked = written(tmp_path / "masked.jsonl", call(), redact=True)
     done = run("check", COMPLETE, CUT, written(tmp_path / "a.jsonl", [*call(), ContextChanged()]), masked)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "83 inputs in 4 calls; the laws hold\n"
@@ -324,9 +348,10 @@ def test_a_broken_law_is_named_with_the_shortest_prefix(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines, "nonsense", *lines[:3]]) + "\n")
     done = run("check", path)
     assert done.exit_code == 1
-    assert f"{path}:8: the actions are not the recorded ones" in done.stderr
-    law = re.search(r":(\d+): law [A-I]: ", done.stderr)
+    assert f"{path}:8: the actions differ from the recorded ones" in done.stderr
+    law = re.search(r":(\d+): law ([A-K]): ", done.stderr)
     assert law
+    assert f"; the law: {LAWS[law[2]]}\n" in done.stderr
     shown = [line for line in done.stdout.splitlines()[1:-1] if re.match(r" +\d", line)]
     assert len(shown) == int(law[1]) - 1
     assert done.stderr.count("law ") == 1
@@ -367,10 +392,10 @@ def test_a_recording_that_cannot_be_is_refused_before_the_call(command: tuple[st
     before = source.read_bytes()
     (link := tmp_path / "link").symlink_to(source)
     for record, why in (
-        (source, "what is read is not written to"),
-        (link, "what is read is not written to"),
-        (tmp_path, "no file that can be written to"),
-        (tmp_path / "none" / "a.jsonl", "no file that can be written to"),
+        (source, "this is the file that is read; name another one"),
+        (link, "this is the file that is read; name another one"),
+        (tmp_path, "this is not a file that can be written to"),
+        (tmp_path / "none" / "a.jsonl", "this is not a file that can be written to"),
     ):
         done = run(*command, source, "--record", record)
         assert (done.exit_code, done.stdout) == (2, "")
@@ -408,12 +433,12 @@ def test_help_names_the_commands() -> None:
 def test_without_its_extra_the_command_says_which(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = cli.__file__  # wherever it is installed
-    for name in [name for name in sys.modules if name.partition(".")[0] == missing or name == "inkturns.timeline"]:
+    path = Path(cli.__file__).with_name("main.py")  # wherever it is installed
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or name.startswith("inkturns.cli.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(SystemExit) as caught:
-        runpy.run_path(path)
+        runpy.run_path(str(path))
     assert caught.value.code == 2
     assert f'the command needs {missing}: pip install "inkturns[cli]"' in capsys.readouterr().err
 
@@ -488,3 +513,85 @@ def test_replays_of_many_lines_take_their_time_and_no_more(tmp_path: Path) -> No
     done = run("replay", path)
     assert done.exit_code == 0
     assert "20 answered (server)" in done.stdout
+
+
+# -- what came over the wire
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\r\nforged \x9b31m\u202eevil\u2066\x00\x7f\U000e0001[bold red]"
+
+
+def test_f57_nothing_that_a_recording_holds_controls_the_terminal(tmp_path: Path) -> None:
+    """Its words, ids, types, labels, the server's errors, and its own name."""
+    items: list[object] = [
+        frame("connected", request_id=HOSTILE),
+        frame("turn.start", turn_id=HOSTILE),
+        frame("turn.update", transcript=HOSTILE),
+        frame("turn.eager_end", transcript=HOSTILE + " more"),
+        frame("turn." + HOSTILE),
+        frame("error", status_code=400, title=HOSTILE, message=HOSTILE, error_code=HOSTILE, doc_url=HOSTILE),
+        frame("turn.update", transcript={HOSTILE: 1}),
+        frame("turn.update", turn_id=HOSTILE * 2, transcript="other"),
+        HOSTILE,
+        b"\xff\x1b",
+        frame("connected", request_id=HOSTILE * 2),
+        Disconnected(HOSTILE),
+        frame("turn.start"),
+        frame("turn.update", transcript=HOSTILE),
+    ]
+    path = written(tmp_path / "a\x1b[2J.jsonl", items, call=HOSTILE, labels={HOSTILE: HOSTILE})
+    path.write_text(
+        path.read_text("utf-8") + HOSTILE + "\n" + json.dumps({"t": HOSTILE, "app": HOSTILE}) + "\n", "utf-8"
+    )
+    for arguments in (["replay", path], ["check", path], ["replay", path, "--policy", f"match={HOSTILE}"]):
+        done = run(*arguments)
+        shown = done.stdout + done.stderr
+        assert shown.replace("\n", "").isprintable()
+        assert not re.search(r"^forged", shown, re.MULTILINE)
+    assert "pwned" in run("replay", path).stdout
+    lines = run("replay", path, "--json").stdout.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert json.loads(lines[2])["event"]["transcript"] == HOSTILE
+
+
+def test_f57_a_broken_law_is_shown_without_control_characters(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [frame("turn.start"), frame("turn.end", transcript=HOSTILE)])
+    path.write_text(re.sub(r',\{"type":"Respond",.*"thought":1\}', "", path.read_text("utf-8")), "utf-8")
+    done = run("check", path)
+    assert done.exit_code == 1
+    assert "law " in done.stderr
+    assert (done.stdout + done.stderr).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Grüße, 語, naïve 🙂", "Grüße, 語, naïve 🙂"),
+        ("a\tb\r\nc\x00\x1b[2J\x7f", "a�b��c��[2J�"),
+        ("\x9b31m\u202eevil\u2066\u200e\u2028\ufeff", "�31m�evil����"),
+        ("1\u00a0000\u202f€\u3000", "1 000 € "),
+        ("क्\u200dष", "क्\u200dष"),
+        ("\ud800\ue000", "��"),
+    ],
+)
+def test_f57_text_is_printable_and_as_long_as_it_was(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert len(shown) == len(text)
+
+
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "inkturns", "diagram"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, diagrams.turns(), "")
+
+
+def test_the_module_runs_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["inkturns", "diagram"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("inkturns", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().out) == (0, diagrams.turns())
+
+
+def test_the_help_of_policy_lists_the_fields_that_there_are() -> None:
+    shown = " ".join(run("replay", "--help", width=200).stdout.replace("│", " ").split())
+    for field in attrs.fields(Policy):
+        assert f" {field.name}" in shown

@@ -23,19 +23,19 @@ from websockets.exceptions import ConnectionClosedOK
 
 from inkturns.actions import Abandon, Action, Cancel, EndReason, Interrupt, Respond, Think
 from inkturns.agent import Outcome
-from inkturns.cli import app
-from inkturns.demo import demo, picture
+from inkturns.cli.listen import listen
+from inkturns.cli.main import app
+from inkturns.demo.call import BOOK, CHUNK, RATE, REPLIES, SEED, SETTINGS, SimulatedCall, conversation, microphone
+from inkturns.demo.show import demo, picture
+from inkturns.demo.view import View
 from inkturns.events import UsePolicy
-from inkturns.hooks import Turns
-from inkturns.listen import listen
 from inkturns.policy import Policy
-from inkturns.pretended import BOOK, CHUNK, RATE, REPLIES, SEED, SETTINGS, Call, conversation, microphone
-from inkturns.recording import Recorder, replay
-from inkturns.testing import virtual
-from inkturns.testing.emulator import InkEmulator
+from inkturns.recording import Recorder
+from inkturns.replay import replay
+from inkturns.testing import virtual_time
+from inkturns.testing.emulator import InkEmulator, Script, hesitation, noise, pause, say, trouble
 from inkturns.testing.oracle import Oracle
-from inkturns.testing.script import Script, hesitation, noise, pause, say, trouble
-from inkturns.view import View
+from inkturns.turns import Turns
 from inkturns.wire import close_command
 
 ROOT = Path(__file__).parent.parent
@@ -51,9 +51,11 @@ def written(path: Path, script: Script) -> Path:
     return path
 
 
-def simulated(script: Script, seed: int = 0, recorder: Recorder | None = None, policy: Policy | None = None) -> Call:
+def simulated(
+    script: Script, seed: int = 0, recorder: Recorder | None = None, policy: Policy | None = None
+) -> SimulatedCall:
     """The demo's call without a socket, in virtual time."""
-    call = Call(View(Console(file=io.StringIO(), width=200), "a call"), seed, recorder=recorder)
+    call = SimulatedCall(View(Console(file=io.StringIO(), width=200), "a call"), seed, recorder=recorder)
 
     async def go() -> None:
         call.begin()
@@ -65,11 +67,11 @@ def simulated(script: Script, seed: int = 0, recorder: Recorder | None = None, p
         async for frame in script.play(SETTINGS):
             yield frame
 
-    virtual.run(go)
+    virtual_time.run(go)
     return call
 
 
-def rows(call: Call, who: str) -> list[str]:
+def rows(call: SimulatedCall, who: str) -> list[str]:
     return [row.said for row in call.view.rows if row.who == who]
 
 
@@ -80,7 +82,7 @@ def test_it_runs_headless_and_its_recording_replays_to_the_same_actions(tmp_path
     record = tmp_path / "demo.jsonl"
     done = run("demo", "--speed", 10, "--record", record)
     assert done.exit_code == 0
-    for said in ("thrown away", "and is held", "is the reply", "agent   begins to speak", "s earlier than without"):
+    for said in ("is cancelled", "and is held", "is the reply", "agent   begins to speak", "s earlier than without"):
         assert said in done.stdout
     assert re.search(r"simulated  the user, the model, the voice and the tool", done.stdout)
     assert not re.search(r"\x1b|╭", done.stdout)
@@ -205,7 +207,7 @@ def test_it_needs_no_proxy(variable: str, proxy: str, monkeypatch: pytest.Monkey
 
 def test_a_reader_that_goes_away_ends_it_without_a_word(tmp_path: Path) -> None:
     record = tmp_path / "demo.jsonl"
-    args = [sys.executable, "-c", "from inkturns.cli import main; main()", "demo", "--record", str(record)]
+    args = [sys.executable, "-c", "from inkturns.cli.main import main; main()", "demo", "--record", str(record)]
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stderr
@@ -231,7 +233,7 @@ def test_a_reader_that_was_never_there_ends_it_too(
 
 def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
     record = tmp_path / "demo.jsonl"
-    args = [sys.executable, "-c", "from inkturns.cli import main; main()", "demo", "--record", str(record)]
+    args = [sys.executable, "-c", "from inkturns.cli.main import main; main()", "demo", "--record", str(record)]
     child = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout
     while "turn 1 has begun" not in child.stdout.readline():
@@ -245,10 +247,12 @@ def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("args", [("demo",), ("diagram", "demo")])
 def test_without_the_sdk_it_says_what_to_install(args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "inkturns.demo", None)
+    for name in [name for name in sys.modules if name.startswith("inkturns.demo.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cartesia", None)
     done = run(*args)
     assert done.exit_code == 2
-    assert 'pip install "inkturns[cartesia,testing]"' in done.stderr
+    assert 'needs cartesia: pip install "inkturns[cartesia,testing]"' in done.stderr
 
 
 # -- the call, in virtual time
@@ -280,7 +284,7 @@ def test_the_default_call_shows_all_that_it_is_to_show() -> None:
     assert any(said.endswith("—") for said in agent)
     assert tool[:2] == ["book_table waits: this may be a wrong guess", "book_table runs: the turn is over"]
     assert max(call.saved) > 0.1
-    sums = dict(call.sum())
+    sums = dict(call.summary())
     assert "than without speculation" in sums["replies"]
     assert "wasted" in sums["thoughts"]
 
@@ -293,7 +297,7 @@ def test_the_sum_is_right_about_the_time_that_was_saved() -> None:
     assert later.saved == [0.0]
     assert second - first == pytest.approx(ahead.saved[0], abs=0.01)
     assert ahead.saved[0] > 0.05
-    assert dict(later.sum())["thoughts"].endswith(
+    assert dict(later.summary())["thoughts"].endswith(
         "0 guessed right, 0 wasted (0 words that nobody heard), 1 begun at the end"
     )
 
@@ -306,8 +310,8 @@ def test_what_is_out_of_contract_is_seen() -> None:
 
 def test_a_call_without_a_reply_has_a_sum() -> None:
     call = simulated(Script(noise(0.8), seed=1))
-    assert dict(call.sum())["thoughts"].startswith("0: ")
-    assert dict(call.sum())["replies"] == "none"
+    assert dict(call.summary())["thoughts"].startswith("0: ")
+    assert dict(call.summary())["replies"] == "none"
 
 
 def test_the_tools_wish_is_no_word() -> None:

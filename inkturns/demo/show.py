@@ -1,16 +1,17 @@
-"""`inkturns demo`: a call from beginning to end, on this machine alone.
+"""`inkturns demo`: a whole call on this machine.
 
-Rules of this file: the socket, the SDK, the agent and the machine are the real ones, and what is not is in
-`pretended.py`; each task is ended where it was started; needs `cartesia[websockets]` and the emulator (extras
-`cartesia`, `testing`).
+Rules of this file:
+- The socket, the SDK, the agent and the machine are real. The simulated parts are in `call.py`.
+- Each task is ended by the function that started it.
+- Needs the extras `cartesia` and `testing`.
 """
 
 import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Iterable
-from contextlib import ExitStack, nullcontext, suppress
-from io import StringIO
+from contextlib import ExitStack, closing, nullcontext, suppress
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,29 @@ from rich.text import Text
 from websockets.exceptions import WebSocketException
 
 from inkturns.agent import Agent
+from inkturns.demo.call import CHUNK, RATE, SEED, SETTINGS, SimulatedCall, conversation, microphone
+from inkturns.demo.view import View
 from inkturns.events import Disconnected
-from inkturns.listen import DIRECT
-from inkturns.pretended import CHUNK, RATE, SEED, SETTINGS, Call, conversation, microphone
+from inkturns.printable import printable
 from inkturns.recording import Recorder
-from inkturns.testing.emulator import InkEmulator
-from inkturns.testing.script import Script
-from inkturns.timeline import clean
-from inkturns.view import View
+from inkturns.testing.emulator import InkEmulator, Script
 from inkturns.wire import close_command
 
-__all__ = ["demo", "held", "picture", "read_script"]
+__all__ = ["demo", "hold", "picture", "read_script", "recording"]
 
 ASKED: Any = {
     **{f"turn_{name}": value for name, value in SETTINGS.given().items()},
-    "websocket_connection_options": DIRECT,
+    "websocket_connection_options": {"proxy": None},  # what is on this machine is not reached through one
 }
 
 
 # -- through the real SDK, over a real socket
 
 
-async def held(script: Script, call: Call) -> None:
-    """The call: the emulator, the SDK connected to it, the sound into it, the agent at its events."""
+async def hold(script: Script, call: SimulatedCall) -> None:
+    """Holds the call: starts the emulator, connects the SDK, sends the sound, and runs the agent on the events."""
     view, agent, chunks = call.view, call.agent, microphone(script)
-    here = DefaultAsyncHttpxClient(trust_env=False)  # the environment's proxies are for what is elsewhere
+    here = DefaultAsyncHttpxClient(trust_env=False)  # no proxy: the emulator is on this machine
     async with (
         InkEmulator(script, seed=call.seed, speed=call.speed, log=view.note) as emulator,
         AsyncCartesia(api_key="none", websocket_base_url=emulator.base_url, http_client=here) as client,
@@ -62,8 +61,8 @@ async def held(script: Script, call: Call) -> None:
             await asyncio.wait(beside)
 
 
-async def _speak(chunks: Iterable[tuple[bytes, float]], ink: Any, call: Call) -> None:
-    """The sound, in real time, then the wish to close. A connection that is gone takes no more of it."""
+async def _speak(chunks: Iterable[tuple[bytes, float]], ink: Any, call: SimulatedCall) -> None:
+    """Sends the sound in real time, then `close`. Stops where the connection is lost."""
     now = asyncio.get_running_loop().time
     due = now()
     with suppress(WebSocketException):
@@ -76,7 +75,7 @@ async def _speak(chunks: Iterable[tuple[bytes, float]], ink: Any, call: Call) ->
 
 
 async def _events(ink: Any, view: View) -> AsyncIterator[object]:
-    """The SDK's events. What its iterator raises, for garbage too, is a lost connection."""
+    """The SDK's events. Its iterator raises for a lost connection and for a bad frame; both end the call."""
     try:
         async for event in ink:
             yield event
@@ -86,7 +85,7 @@ async def _events(ink: Any, view: View) -> AsyncIterator[object]:
 
 
 async def _draw(view: View, agent: Agent) -> None:
-    while not view.out.quiet:  # as rich is once the reader has gone
+    while not view.out.quiet:  # rich is quiet once nobody reads its output
         view.phase = str(agent.machine.phase).replace("_", " ")
         view.draw()
         await asyncio.sleep(0.08)
@@ -105,17 +104,14 @@ def demo(
     script: Script | None = None,
     record: str | None = None,
 ) -> int:
-    """What the command does; its exit code."""
+    """Runs the command. Returns its exit code."""
     seed = SEED if seed is None else seed
-    recorder = None
-    if record is not None:
-        labels = {"simulated": "user, model, voice, tool", "speed": f"{speed:g}"}
-        recorder = Recorder(record, settings=SETTINGS, call=f"demo {seed}", labels=labels)
+    recorder = None if record is None else _recorder(record, seed, speed)
     call = _call(out, not plain and out.is_terminal, seed, speed, recorder)
 
     async def run() -> None:
         with call.view:
-            await asyncio.create_task(held(conversation(seed) if script is None else script, call))
+            await asyncio.create_task(hold(conversation(seed) if script is None else script, call))
 
     with ExitStack() as after:
         if recorder is not None:
@@ -123,19 +119,24 @@ def demo(
         try:
             asyncio.run(run())
         except WebSocketException as error:
-            out.print(Text(clean(f"the emulator refused the connection: {error}"), "red"), soft_wrap=True)
+            out.print(Text(printable(f"the emulator refused the connection: {error}"), "red"), soft_wrap=True)
             return 1
-    show_sum(out, call)
+    show_summary(out, call)
     return 0
 
 
-def _call(out: Console, live: bool, seed: int, speed: float, recorder: Recorder | None = None) -> Call:
+def _call(out: Console, live: bool, seed: int, speed: float, recorder: Recorder | None = None) -> SimulatedCall:
     title = f"a simulated call, seed {seed}" + (f", {speed:g} times as fast" if speed != 1 else "")
-    return Call(View(out, title, live), seed, speed, recorder)
+    return SimulatedCall(View(out, title, live), seed, speed, recorder)
 
 
-def show_sum(out: Console, call: Call) -> None:
-    for name, said in call.sum():
+def _recorder(file: Any, seed: int, speed: float) -> Recorder:
+    labels = {"simulated": "user, model, voice, tool", "speed": f"{speed:g}"}
+    return Recorder(file, settings=SETTINGS, call=f"demo {seed}", labels=labels)
+
+
+def show_summary(out: Console, call: SimulatedCall) -> None:
+    for name, said in call.summary():
         out.print(Text(f"{name:>11}  ", "dim").append(said, "not dim"), soft_wrap=not out.is_terminal)
 
 
@@ -146,8 +147,8 @@ def read_script(path: str) -> Script:
 
 
 def picture(seed: int = SEED, width: int = 100) -> str:
-    """The demo as it ends on a terminal, as an SVG: in virtual time, so that it is the same each time."""
-    from inkturns.testing import virtual
+    """The last screen of the demo as an SVG. It runs in virtual time, so the picture is the same each time."""
+    from inkturns.testing import virtual_time
 
     out = Console(record=True, width=width, height=60, force_terminal=True, color_system="truecolor", file=StringIO())
 
@@ -158,8 +159,24 @@ def picture(seed: int = SEED, width: int = 100) -> str:
         await asyncio.create_task(call.agent.run(conversation(seed).play(SETTINGS)))
         out.print(Text("$ inkturns demo", "bold"))
         out.print(call.view.drawn(whole=True))
-        show_sum(out, call)
+        show_summary(out, call)
         svg = out.export_svg(title="inkturns demo", theme=MONOKAI, unique_id="demo")
-        return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # which would be fetched
+        return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # a browser would fetch it
 
-    return virtual.run(run)
+    return virtual_time.run(run)
+
+
+def recording(seed: int = SEED) -> list[bytes]:
+    """The lines of the demo's recording. It runs in virtual time, so that all but the date is the same each time."""
+    from inkturns.testing import virtual_time
+
+    file = BytesIO()
+    with closing(_recorder(file, seed, 1.0)) as recorder:
+        call = _call(Console(file=StringIO()), False, seed, 1.0, recorder)
+
+        async def run() -> None:
+            call.begin()
+            await asyncio.create_task(call.agent.run(conversation(seed).play(SETTINGS)))
+
+        virtual_time.run(run)
+        return file.getvalue().splitlines(keepends=True)

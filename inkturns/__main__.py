@@ -1,0 +1,5 @@
+"""`python -m inkturns`: the `inkturns` command."""
+
+from inkturns.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The `inkturns` command (extra `cli`)."""

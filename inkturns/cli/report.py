@@ -1,0 +1,359 @@
+"""`inkturns report`: does thinking ahead pay, in these calls?
+
+Rules of this file: standard output has the report alone; what is wrong with a file is one sentence on standard error,
+and the rest is still read; no words unless they are asked for; nothing is imported before it is needed, so that --help
+is quick.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from inkturns.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+
+    from inkturns.report import Fleet, Price, Question
+    from inkturns.report.fleet_page import FrontierPoint
+    from inkturns.report.summary import Findings, Worth
+
+__all__ = ["html_fault", "latency_of", "prices_of", "progress", "refuse", "refuse_target", "report", "say"]
+
+MOST_WORTH = 1e9  # sums of larger ones are no numbers
+
+PathsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATHS",
+        help="Recordings: files, directories, patterns in quotes, - for standard input, URLs (s3://…); gzip or not.",
+        show_default=False,
+    ),
+]
+By = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Tell arms apart: by a label, or by policy, settings or source.")
+]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Only calls that began since: 2026-01-31, or 30d, 12h, 90m ago.")
+]
+Where = Annotated[list[str], typer.Option(metavar="LABEL=VALUE", help="Only calls with this label; may be repeated.")]
+LatencyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS", help="Where no model was measured: assume its first item so late; or a file of samples."
+    ),
+]
+PricesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help='Fill in costs that were not told: {"model": {"input": 2.5, "output": 10}}, money for a million tokens.',
+    ),
+]
+WorthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MONEY",
+        help="Say whether it pays: what a saved second is worth; or calls=0.5: at most so many extra calls a turn.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL", help="Calls with the same value of it (one customer's) count as one for the intervals."
+    ),
+]
+Primary = Annotated[
+    str, typer.Option(metavar="MEASURE", help="The measure that decides between arms; the others are told besides.")
+]
+RowsOption = Annotated[str | None, typer.Option("--rows", metavar="FILE", help="Write a JSON line for each turn.")]
+HtmlOption = Annotated[
+    str | None, typer.Option("--html", metavar="FILE", help="Write one page, and the worst calls' timelines beside it.")
+]
+Words = Annotated[bool, typer.Option("--words", help="Show what was said in the worst turns.")]
+HashOption = Annotated[bool, typer.Option("--hash-call", help="Show calls' ids as hashes.")]
+DaskOption = Annotated[
+    str | None, typer.Option("--dask", metavar="ADDRESS", help="Read on this cluster (tcp://…), which reaches PATHS.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; by default one a core.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def report(
+    paths: PathsArgument,
+    by: By = None,
+    since: Since = None,
+    where: Where = [],  # noqa: B006
+    latency: LatencyOption = None,
+    prices: PricesOption = None,
+    worth: WorthOption = None,
+    cluster: Cluster = None,
+    primary: Primary = "saved.p50",
+    as_json: JsonOption = False,
+    rows: RowsOption = None,
+    html: HtmlOption = None,
+    words: Words = False,
+    hash_calls: HashOption = False,
+    dask: DaskOption = None,
+    jobs: Jobs = None,
+) -> None:
+    """Does thinking ahead pay? The answer, a table by arm, the worst calls, and what could not be computed.
+
+    Exit code 2: a file, or a line of one, could not be read."""
+    from inkturns.cli.report_text import print_report
+    from inkturns.report.summary import Findings
+    from inkturns.serialize import encode
+
+    try:
+        question = question_of(by, cluster, since, where, latency, prices, hash_calls)
+        value = worth_of(worth)
+        Findings(_empty(), primary=primary)  # refuses a measure that there is not, before anything is read
+        refuse_target("--rows", rows, paths)
+        refuse_target("--html", html, paths)
+        if rows is not None and rows == html:
+            raise ValueError(f"--rows and --html are both {rows}: one would replace the other")
+    except ValueError as error:
+        refuse(str(error))
+    fleet = _read(paths, question, rows, dask, jobs)
+    summary = Findings(fleet, question, value, primary)
+    unwritten = None if html is None else html_fault(summary, Path(html), words=words)
+    if as_json:
+        sys.stdout.buffer.write(encode(summary.as_json()) + b"\n")
+        sys.stdout.buffer.flush()
+    else:
+        print_report(summary, words=words)
+    if unwritten is not None:
+        refuse(unwritten)
+    raise typer.Exit(2 if fleet.unread or fleet.faults else 0)
+
+
+# -- what is asked
+
+
+def question_of(
+    by: str | None,
+    cluster: str | None,
+    since: str | None,
+    where: list[str],
+    latency: str | None,
+    prices: str | None,
+    hash_calls: bool,
+) -> "Question":
+    """Raises ValueError with a sentence that names the option."""
+    from inkturns.report import Question
+    from inkturns.report.question import since as moment
+
+    labels: dict[str, str] = {}
+    for given in where:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise ValueError(f"--where {given}: it must be LABEL=VALUE")
+        labels[name] = value
+    try:
+        begins = None if since is None else moment(since, datetime.now(UTC))
+    except ValueError as error:
+        raise ValueError(f"--since {error}") from None
+    return Question(
+        by=by,
+        cluster=cluster,
+        since=begins,
+        where=labels,
+        latency=() if latency is None else latency_of(latency),
+        prices={} if prices is None else prices_of(prices),
+        hash_calls=hash_calls,
+    )
+
+
+def latency_of(given: str) -> tuple[float, ...]:
+    """Seconds, or the samples of a file, one a line. Raises ValueError with a sentence."""
+    try:
+        values: tuple[float, ...] = (float(given),)
+    except ValueError:
+        try:
+            values = tuple(float(line) for line in Path(given).read_text("utf-8").split())
+        except OSError as error:
+            raise ValueError(f"--latency {given}: neither a number nor a file ({error.strerror})") from None
+        except ValueError as error:
+            raise ValueError(f"--latency {given}: a line must be a number of seconds ({error})") from None
+    if not values or not all(0 <= value <= 3600 for value in values):
+        raise ValueError(f"--latency {given}: seconds must be 0 to 3600, and at least one")
+    return values
+
+
+def prices_of(path: str) -> "dict[str, Price]":
+    """The prices in a file, by model. Raises ValueError with a sentence."""
+    import msgspec
+
+    from inkturns.report import Price
+
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Price])
+    except OSError as error:
+        raise ValueError(f"--prices {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(
+            f'--prices {path}: it must hold {{"model": {{"input": 2.5, "output": 10}}}} ({error})'
+        ) from None
+
+
+def refuse_target(option: str, target: str | None, paths: list[str]) -> None:
+    """Raises ValueError with a sentence where this is no place for a file, or one of the recordings, which would be
+    lost."""
+    import errno
+    import os
+
+    from inkturns.report.paths import find
+
+    if target is None:
+        return
+    path = Path(target)
+    if not path.name or "\0" in target or path.is_dir():
+        raise ValueError(f"{option} {target}: it must be a file's name")
+    if not path.parent.is_dir():
+        reason = errno.ENOTDIR if any(one.is_file() for one in path.parents) else errno.ENOENT
+        raise ValueError(f"{option} {target}: {os.strerror(reason)}")
+    recordings = find(name for name in paths if name != "-" and "://" not in name).names if path.is_file() else []
+    if os.path.realpath(path) in map(os.path.realpath, recordings):
+        raise ValueError(f"{option} {target}: this is one of the recordings; name another file")
+
+
+def worth_of(given: str | None) -> "Worth | None":
+    """Raises ValueError with a sentence."""
+    from inkturns.report.summary import Worth
+
+    if given is None:
+        return None
+    calls = given.removeprefix("calls=")
+    try:
+        value = float(calls.removeprefix("$"))
+    except ValueError:
+        raise ValueError(f"--worth {given}: it must be money for a saved second (0.02), or calls=0.5") from None
+    if not 0 <= value <= MOST_WORTH:
+        raise ValueError(f"--worth {given}: it must be 0 or more" + (", and a billion at most" if value > 0 else ""))
+    return Worth(calls=value) if calls != given else Worth(per_second=value)
+
+
+def _empty() -> "Fleet":
+    from inkturns.report import Fleet
+
+    return Fleet()
+
+
+# -- reading
+
+
+def _read(paths: list[str], question: "Question", rows: str | None, dask: str | None, jobs: int | None) -> "Fleet":
+    from inkturns.report import Hearing, analyse
+
+    with ExitStack() as after:
+        written = None if rows is None else after.enter_context(_written(rows))
+        executor = None if dask is None else after.enter_context(_cluster(dask))
+        done = after.enter_context(progress("recordings"))
+        hearing = Hearing(
+            unread=lambda error: say(str(error)),
+            fault=lambda name, error: say(f"{name}:{error.line}: {error.reason}"),
+            rows=written,
+            progress=done,
+        )
+        return analyse(paths, executor, jobs, question=question, hearing=hearing)
+
+
+@contextmanager
+def _written(rows: str) -> "Iterator[Callable[[bytes], None]]":
+    """Writes into the file, which is opened for the first rows: a new one in a directory that is read is none of the
+    recordings."""
+    with ExitStack() as after:
+        file = None
+
+        def write(some: bytes) -> None:
+            nonlocal file
+            try:
+                file = file or after.enter_context(Path(rows).open("wb", buffering=0))
+                rest = memoryview(some)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError as error:
+                refuse(f"--rows {rows}: {error.strerror}")
+
+        yield write
+        write(b"")
+
+
+@contextmanager
+def _cluster(address: str) -> "Iterator[Executor]":
+    try:
+        distributed = import_module("distributed")
+    except ImportError:
+        refuse('--dask needs distributed: pip install "inkturns[fleet]"')
+    try:
+        client = distributed.Client(address, timeout=30)
+    except (OSError, ValueError, TimeoutError) as error:
+        refuse(f"--dask {address}: {error}")
+    with client:
+        yield client.get_executor()
+
+
+@contextmanager
+def progress(what: str, after: float = 2.0) -> "Iterator[Callable[[int, int], None]]":
+    """Tells on standard error how far it is, once it has taken two seconds: on a terminal each second, on one line;
+    else each half a minute."""
+    import threading
+
+    shown, over, at = sys.stderr.isatty(), threading.Event(), [0, 0]
+
+    def count(done: int, of: int) -> None:
+        at[:] = done, of
+
+    def tell() -> None:
+        wait = after
+        while not over.wait(wait):
+            wait = 1.0 if shown else 30.0
+            line = f"reading: {at[0]:,} of {at[1]:,} {what}" if at[1] else f"reading {what}"
+            sys.stderr.write(f"\r{line} " if shown else f"{line}\n")
+            sys.stderr.flush()
+        if shown and wait != after:
+            sys.stderr.write("\r\x1b[K")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield count
+    finally:
+        over.set()
+        thread.join()
+
+
+def html_fault(
+    summary: "Findings", target: Path, *, words: bool = False, frontier: "Sequence[FrontierPoint]" = ()
+) -> str | None:
+    """Writes the page; a sentence where it cannot be written."""
+    from inkturns.report.fleet_page import fleet_page
+    from inkturns.report.worst import timelines_of
+
+    worst = [one for calls in summary.fleet.worst().values() for one in calls]
+    folder = target.with_name(target.stem + "-calls")
+    try:
+        names = timelines_of(worst, folder, words=words)
+        links = {where: f"{folder.name}/{name}" for where, name in names.items()}
+        target.write_text(fleet_page(summary, links, frontier), "utf-8")
+    except OSError as error:
+        return f"--html {target}: {error.strerror}"
+    return None
+
+
+def say(sentence: str) -> None:
+    """A sentence on standard error."""
+    typer.echo(printable(sentence), err=True)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Ends the command with a sentence, and exit code 2."""
+    say(sentence)
+    raise typer.Exit(2)
