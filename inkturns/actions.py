@@ -1,4 +1,4 @@
-"""What goes out, and Turn.
+"""What goes out: actions, and the Turn that they hold (from `turn.py`).
 
 Rules of this file: an action is a frozen value that says one thing to the agent, in the agent's own verbs; it holds all
 that its hook needs; nothing is ever taken back, only followed by another action.
@@ -9,6 +9,7 @@ from enum import StrEnum, auto
 from msgspec import Struct
 
 from inkturns.events import Event
+from inkturns.turn import EndReason, Turn
 
 __all__ = [
     "Abandon",
@@ -29,20 +30,8 @@ __all__ = [
 ]
 
 
-class EndReason(StrEnum):
-    """How a turn closed. The first four are answered; LOST is either, as `Policy.on_lost` has it."""
-
-    SERVER = auto()  # by its turn.end
-    FORCED = auto()  # by EndNow
-    STALLED = auto()  # by a Tick, no progress for Policy.stall_timeout
-    LOST = auto()  # its connection went away
-    EMPTY = auto()  # nothing was said
-    SUPERSEDED = auto()  # the next turn began without its end
-    BACKCHANNEL = auto()  # said over a reply that it was not meant to stop
-
-
 class CancelReason(StrEnum):
-    """Why a thought is void."""
+    """Why a thought is cancelled."""
 
     RESUMED = auto()  # the user went on
     MOVED = auto()  # the text moved on without a resume
@@ -55,7 +44,7 @@ class CancelReason(StrEnum):
 
 
 class ReportKind(StrEnum):
-    """What was out of contract."""
+    """How the sender, the policy or a task broke its contract."""
 
     BAD_FRAME = auto()
     UNKNOWN_TYPE = auto()
@@ -70,25 +59,6 @@ class ReportKind(StrEnum):
     BLANK_END = auto()
     POLICY_ERROR = auto()
     STUCK_TASK = auto()  # the agent's
-
-
-class Turn(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The user's turn, as it was when the action went out. Times are seconds on the caller's clock, None without one.
-
-    `number` counts from 1; `transcript` is the server's last text that was not blank, to the letter; `request_id` the
-    connection's; `end` how it closed, None while it is open; `thoughts` the number of its latest thought; `continues`
-    the number of the closed turn whose words it goes on from; `interrupted` the number of the reply it cut off."""
-
-    number: int
-    transcript: str = ""
-    turn_id: str | None = None
-    request_id: str | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    end: EndReason | None = None
-    thoughts: int = 0
-    continues: int | None = None
-    interrupted: int | None = None
 
 
 class Action(Struct, frozen=True, gc=False, tag=True):
@@ -123,7 +93,7 @@ class Resume(Action, frozen=True):
 
 
 class Cancel(Action, frozen=True):
-    """That thought is void, whether it is finished or not."""
+    """Throw that thought away, whether it is finished or not."""
 
     turn: Turn
     thought: int
@@ -157,8 +127,8 @@ class Stall(Action, frozen=True):
 
 
 class Report(Action, frozen=True, gc=True):
-    """Something out of contract, repaired as the table says. `event` is what came (None: a frame that was none);
-    `detail` a sentence that never holds the caller's words."""
+    """The sender broke its contract, and the table says how that was repaired. `event` is what came, None for a frame
+    that cannot be read. `detail` is a sentence; it never holds the caller's words."""
 
     kind: ReportKind
     event: Event | None

@@ -1,18 +1,20 @@
 """What inkturns raises. Nothing here comes out of `feed` because of what came over the wire.
 
 InkturnsError
-├── DecodeError      (a ValueError)  a frame that is none
-└── RecordingError   (a ValueError)  a line of a recording that is none
-RecordingWarning                     a recorder that can write no more, said once
+├── DecodeError      (a ValueError)       a frame that cannot be read
+├── OutageError      (a ConnectionError)  Ink 2 could not be reached for too long
+├── RecordingError   (a ValueError)       a line of a recording that cannot be read
+└── RefusedError                          Ink 2 does not take this call
+RecordingWarning                     a recorder that left something out, or writes no more
 """
 
-__all__ = ["DecodeError", "InkturnsError", "RecordingError", "RecordingWarning"]
+__all__ = ["DecodeError", "InkturnsError", "OutageError", "RecordingError", "RecordingWarning", "RefusedError"]
 
 QUOTED = 80  # characters of a bad frame that an error's message shows at most
 
 
 class InkturnsError(Exception):
-    """Whatever inkturns raises on purpose, but for wrong arguments (TypeError, ValueError)."""
+    """The base of every error here. Wrong arguments raise TypeError or ValueError instead."""
 
 
 class DecodeError(InkturnsError, ValueError):
@@ -40,5 +42,19 @@ class RecordingError(InkturnsError, ValueError):
         return self.reason if self.line is None else f"line {self.line}: {self.reason}"
 
 
+class RefusedError(InkturnsError):
+    """Ink 2 refuses a connection, and would refuse the next one too: a key, a plan, a setting. The message has the
+    server's sentence. `status` is the HTTP status or the `error`'s, 1008 where the connection was closed with that
+    code, None where the address leads nowhere or its certificate is not trusted."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OutageError(InkturnsError, ConnectionError):
+    """There was no connection to Ink 2 for longer than the call waits (`Ink.give_up`); the message says why."""
+
+
 class RecordingWarning(UserWarning):
-    """A recorder has failed (a full disk, say) and writes no more. The call goes on."""
+    """A recorder has failed (a full disk, say) and writes no more, or has left a note out. The call goes on."""

@@ -155,7 +155,7 @@ class UsePolicy(Event, frozen=True, tag="use_policy", gc=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, Policy):
-            raise TypeError(f"UsePolicy.policy is a Policy, not {type(self.policy).__name__}")
+            raise TypeError(f"UsePolicy.policy must be a Policy, got {type(self.policy).__name__}")
 
 
 class Tick(Event, frozen=True, tag="tick"):
@@ -171,4 +171,4 @@ KINDS: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind 
 
 def check_number(name: str, value: object) -> None:
     if type(value) is not int:  # a bool is no turn's number
-        raise TypeError(f"{name} is a number, an int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")

@@ -1,14 +1,15 @@
 """TurnMachine: event in, actions out.
 
-Rules of this file: no clock, no loop, no I/O; time is an argument. The only import of transitions. What runs is read
-off the `transitions.Machine` that the rows define (its own trigger path is some twenty times slower): a cell, which is
-one input in one phase, is one function made from its rows.
+Rules of this file: no clock, no loop, no I/O; time is an argument. It is the only import of transitions. What runs is
+read off the `transitions.Machine` that the rows define, because its own triggers are twenty times slower: a cell, which
+is one input in one phase, becomes one function, made from its rows.
 """
 
 import inspect
+import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import attrs
@@ -24,7 +25,7 @@ from inkturns.table import Phase, State
 
 __all__ = ["TurnMachine"]
 
-Cell = Callable[[State, Any, list[Action]], None]
+Cell = Callable[[State, Event, list[Action]], None]
 
 
 # -- the definition: the rows, as transitions understood them
@@ -69,16 +70,16 @@ def effect(name: str) -> tuple[table.Effect, tuple[Any, ...]]:
         raise ValueError(f"the effect {name!r} has not the words that it needs") from None
 
 
-def _names(cell: str) -> list[Any]:
+def _names(cell: str) -> list[str]:
     return [name.strip() for name in cell.split(",") if name]
 
 
-def again(s: State, e: Any, out: list[Action]) -> None:
+def again(s: State, e: Event, out: list[Action]) -> None:
     """The same event, in the phase that is reached now."""
     CELLS[s.phase][type(e)](s, e, out)
 
 
-def disconnect(s: State, e: Any, out: list[Action]) -> None:
+def disconnect(s: State, e: Event, out: list[Action]) -> None:
     """As Disconnected does."""
     again(s, Disconnected(), out)
 
@@ -89,44 +90,46 @@ EFFECTS = table.EFFECTS | {"again": again, "disconnect": disconnect}
 # -- the engine: a cell is one function, made from the rows that transitions holds for it
 
 
+SOURCE = "<inkturns: the cells of the table>"  # the file that a traceback names
+
+
 def compiled(machine: transitions.Machine) -> dict[Phase, dict[type[Event], Cell]]:
-    """Every cell by its phase and its event's class; cells that read alike are one."""
+    """Every cell by its phase and its event's class. Cells with the same rows are one function."""
+    bodies: dict[str, str] = {}  # by what they say, the name of the first cell that says it
+    names: dict[tuple[Phase, type[Event]], str] = {}
+    for phase in Phase:
+        for tag, kind in KINDS.items():
+            rows = machine.events[tag].transitions[str(phase)]
+            if not rows or rows[-1].conditions:
+                raise ValueError(f"the last row for {tag} in {phase} must have no guard: {rows}")
+            body = "\n".join(_body(rows))
+            names[phase, kind] = bodies.setdefault(body, f"{tag.replace('.', '_')}_in_{phase}")
+    source = "\n\n".join(f"def {name}(s, e, out):\n{body}" for body, name in bodies.items()) + "\n"
+    linecache.cache[SOURCE] = (len(source), None, source.splitlines(keepends=True), SOURCE)
     scope = vars(table) | EFFECTS | {str(phase): phase for phase in Phase}
-    made: dict[str, Cell] = {}
-
-    def cell(rows: list[transitions.Transition]) -> Cell:
-        if not rows or rows[-1].conditions:
-            raise ValueError(f"a cell without a last row that always passes: {rows}")
-        source = "\n".join(_source(rows))
-        if source not in made:
-            exec(source, scope)
-            made[source] = scope["cell"]
-        return made[source]
-
-    return {
-        phase: {kind: cell(machine.events[tag].transitions[str(phase)]) for tag, kind in KINDS.items()}
-        for phase in Phase
-    }
+    exec(compile(source, SOURCE, "exec"), scope)
+    return {phase: {kind: scope[names[phase, kind]] for kind in KINDS.values()} for phase in Phase}
 
 
-def _source(rows: list[Any]) -> Iterator[str]:
+def _body(rows: list[Any]) -> Iterator[str]:
     """The lines of a cell. Rows that follow each other and begin with the same guard ask it once."""
-    yield "def cell(s, e, out):"
     asked = None
     for row in rows:
         guards = [f"{'' if guard.target else 'not '}({table.GUARDS[guard.func]})" for guard in row.conditions]
-        first, *rest = guards or ["True"]
-        if first != asked:
-            yield f"    if {first}:"
+        first, rest = guards[:1], guards[1:]
+        if first and first != asked:
+            yield f"    if {first[0]}:"
+        if rest:
+            yield f"        if {' and '.join(rest)}:"
         asked = first
-        yield f"        if {' and '.join(rest) or True}:"
+        indent = "    " * (1 + len(first) + bool(rest))
         if row.dest != row.source:
-            yield f"            s.phase = {row.dest}"
+            yield f"{indent}s.phase = {row.dest}"
         for name in row.after:
             function, words = effect(name)
             given = ["s", "e", "out", *(f"{type(word).__name__}.{word.name}" for word in words)]
-            yield f"            {function.__name__}({', '.join(given)})"
-        yield "            return"
+            yield f"{indent}{function.__name__}({', '.join(given)})"
+        yield f"{indent}return"
 
 
 DEFINITION = definition()
@@ -135,9 +138,10 @@ CELLS = compiled(DEFINITION)
 
 # -- the machine
 
-TYPES = {field.name: field.type for field in msgspec.structs.fields(State)} | {"turn": Turn | None}
 Snapshot = msgspec.defstruct(
-    "Snapshot", [(name, kind) for name, kind in TYPES.items() if name != "policy"], forbid_unknown_fields=True
+    "Snapshot",
+    [(field.name, field.type) for field in attrs.fields(State) if field.name != "policy"],
+    forbid_unknown_fields=True,
 )
 LARGEST = sys.float_info.max
 
@@ -146,18 +150,18 @@ LARGEST = sys.float_info.max
 class TurnMachine:
     """The pure machine: `receive` an event, get the actions. No I/O, no clock, no loop, no logging; one per call.
 
-    Where `now` (seconds, on any monotonic clock) is given it must be a number; one that is smaller than before, or not
-    finite, counts as the last one seen. Without it turns have no times and there is no deadline."""
+    `now` is a number: seconds on any monotonic clock. One that is smaller than before, or not finite, counts as the
+    last one seen. Without it turns have no times, there is no deadline, and `Policy.think_after` counts as 0."""
 
     _state: State
 
     def __init__(self, policy: Policy = Policy()) -> None:  # noqa: B008 (a frozen value)
         if not isinstance(policy, Policy):
-            raise TypeError(f"TurnMachine: policy is a Policy, not {type(policy).__name__}")
+            raise TypeError(f"policy must be a Policy, as in Policy(max_thoughts=2), got {type(policy).__name__}")
         self._state = State(policy)
 
     def receive(self, event: Event, now: float | None = None) -> tuple[Action, ...]:
-        """What the agent is to do about the event, in order. Raises for no event, and TypeError for what is none."""
+        """What the agent must do about the event, in order. Never raises for an Event; TypeError for anything else."""
         s = self._state
         try:
             cell = CELLS[s.phase][type(event)]
@@ -167,7 +171,7 @@ class TurnMachine:
             s.now = now
         out: list[Action] = []
         cell(s, event, out)
-        return (*out,)
+        return tuple(out)
 
     @property
     def policy(self) -> Policy:
@@ -181,56 +185,61 @@ class TurnMachine:
     @property
     def turn(self) -> Turn | None:
         """The open turn."""
-        turn: Turn | None = self._state.turn
-        return turn
+        return self._state.turn
 
     @property
     def reply(self) -> int | None:
-        """The number of the turn whose reply is in flight; 0: the application's own speech; None: none is."""
+        """The number of the turn whose reply is in flight; 0: the application's own speech; None: no reply is."""
         return self._state.reply
 
     @property
     def deadline(self) -> float | None:
-        """When it wants a Tick; None: never. Read it after every `receive`."""
+        """When it wants a Tick; None: never. Read it after every `receive`: a Tick does one thing, and another may be
+        due at once."""
         return table.deadline(self._state)
 
     def snapshot(self, now: float | None = None) -> dict[str, Any]:
-        """All that it knows, but for the policy, as plain JSON values; times as ages, seconds before `now` (before the
-        last time seen, where `now` is not given)."""
+        """All that it knows, except the policy, as plain JSON values. Times are ages: seconds before `now`, or before
+        the last time seen where `now` is not given."""
         s = self._state
-        values = {name: getattr(s, name) for name in Snapshot.__struct_fields__}
         base = s.now if now is None or not -LARGEST <= now <= LARGEST else now
-        shifted = _shift(values, lambda time: base - time)  # type: ignore[operator]
+        shifted = _shift(
+            {name: getattr(s, name) for name in Snapshot.__struct_fields__},
+            lambda time: None if base is None else base - time,
+        )
         return msgspec.json.decode(msgspec.json.encode(Snapshot(**shifted)))  # type: ignore[no-any-return]
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any], policy: Policy, now: float | None = None) -> Self:
-        """The machine that `snapshot` was taken of, on another clock, whose time is `now`; without it, without times.
-        It behaves as the first would have. Raises ValueError for what is no snapshot."""
+        """The machine of which `snapshot` was taken, on another clock, whose time is `now`; without `now` it has no
+        times. It behaves as the first would have. Raises ValueError for anything that is not a snapshot.
+
+        CHOICE: without `now`, a thought that waits for `think_after` begins at the next Tick."""
         machine = cls(policy)
         try:
             values = msgspec.structs.asdict(msgspec.convert(dict(snapshot), Snapshot))
         except (TypeError, ValueError) as error:
             raise ValueError(f"not a snapshot of a TurnMachine: {error}") from None
         if (values["phase"] is Phase.IDLE) is not (values["turn"] is None):
-            raise ValueError("not a snapshot of a TurnMachine: a turn is open in every phase but idle")
+            raise ValueError("not a snapshot of a TurnMachine: a turn is open in every phase except idle")
+        if values["thinking"] is not None and values["turn"] is None:
+            raise ValueError("not a snapshot of a TurnMachine: a thought is live, and no turn is open")
+        if values["owed"] and not values["closed"]:
+            raise ValueError("not a snapshot of a TurnMachine: an end is owed, and no turn is closed")
         shifted = _shift(values, lambda age: None if now is None or not -LARGEST <= now <= LARGEST else now - age)
         machine._state = State(policy, **shifted)
         return machine
 
 
 def _shift(values: dict[str, Any], shift: Callable[[float], float | None]) -> dict[str, Any]:
-    """The same values, with every time in them shifted."""
+    """The same values of a State, with every time in them shifted."""
 
-    def of(time: float | None) -> float | None:
-        return None if time is None else shift(time)
+    def shifted(names: tuple[str, ...], of: Callable[[str], float | None]) -> dict[str, float | None]:
+        return {name: None if (time := of(name)) is None else shift(time) for name in names}
 
     def moved(turn: Turn) -> Turn:
-        return replace(turn, started_at=of(turn.started_at), ended_at=of(turn.ended_at))
+        return replace(turn, **shifted(table.TURN_TIMES, partial(getattr, turn)))
 
-    return values | {
-        "now": of(values["now"]),
-        "progress": of(values["progress"]),
-        "turn": None if values["turn"] is None else moved(values["turn"]),
-        "closed": tuple(moved(turn) for turn in values["closed"]),
-    }
+    turn, closed = values["turn"], values["closed"]
+    turns = {"turn": None if turn is None else moved(turn), "closed": tuple(map(moved, closed))}
+    return values | turns | shifted(table.TIMES, values.__getitem__)

@@ -26,9 +26,9 @@ def _in_bounds(settings: "TurnSettings", field: "attrs.Attribute[Any]", value: o
     low, high = BOUNDS[field.name]
     whole = field.name == "end_timeout_ms"
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise TypeError(f"TurnSettings.{field.name} is a {'whole ' if whole else ''}number, not {value!r}")
+        raise TypeError(f"TurnSettings.{field.name} must be a {'whole ' if whole else ''}number, got {value!r}")
     if not low <= value <= high:
-        raise ValueError(f"TurnSettings.{field.name} is {value!r}; it must be from {low} to {high}")
+        raise ValueError(f"TurnSettings.{field.name} must be from {low} to {high}, got {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +52,7 @@ class TurnSettings:
         thresholds = [(name, value) for name, value in self.given().items() if name != "end_timeout_ms"]
         for (upper, high), (lower, low) in pairwise(thresholds):
             if not high > low:
-                raise ValueError(f"TurnSettings.{lower} is {low}; it must be below {upper}, which is {high}")
+                raise ValueError(f"TurnSettings.{lower} must be below {upper}, which is {high}, got {low}")
 
     def given(self) -> dict[str, float]:
         """What is set, by name, in the order of the fields: as the config command has it."""
@@ -88,20 +88,20 @@ def connect_query(
     server would refuse: an encoding it does not know, a sample rate that is no positive whole number, and keyterms over
     its limits (100 terms, 1,200 characters in all)."""
     if not isinstance(model, str) or not model:
-        raise ValueError(f"connect_query: model is the name of one, not {model!r}")
+        raise ValueError(f"model must be a name such as 'ink-2', got {model!r}")
     if encoding not in ENCODINGS:
-        raise ValueError(f"connect_query: encoding is {encoding!r}; it must be one of {', '.join(ENCODINGS)}")
+        raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
     if type(sample_rate) is not int or sample_rate <= 0:
-        raise ValueError(f"connect_query: sample_rate is {sample_rate!r}; it must be a whole number of Hz above 0")
+        raise ValueError(f"sample_rate must be a whole number of Hz above 0, got {sample_rate!r}")
     pairs = [("model", model), ("encoding", encoding), ("sample_rate", str(sample_rate))]
     if version is not None:
         if not isinstance(version, str):
-            raise TypeError(f"connect_query: version is a Cartesia-Version, a string, not {version!r}")
+            raise TypeError(f"version must be a str such as '2026-08-14', got {version!r}")
         if not version:
-            raise ValueError("connect_query: version is a Cartesia-Version, or None, not ''")
+            raise ValueError("version must be a Cartesia-Version or None, got ''")
         pairs.append(("cartesia_version", version))
     if not isinstance(settings, TurnSettings | None):
-        raise TypeError(f"connect_query: settings is a TurnSettings, not {settings!r}")
+        raise TypeError(f"settings must be a TurnSettings, got {settings!r}")
     pairs += [("keyterm", term) for term in _checked(keyterms)]
     queries = [_encoded(pairs), "" if settings is None else settings.query()]
     return "&".join(query for query in queries if query)
@@ -109,17 +109,17 @@ def connect_query(
 
 def _checked(keyterms: Sequence[str]) -> Sequence[str]:
     if isinstance(keyterms, str) or not isinstance(keyterms, Sequence):
-        raise TypeError(f"connect_query: keyterms is a list of strings, not {keyterms!r}")
+        raise TypeError(f"keyterms must be a list of strings, got {keyterms!r}")
     for term in keyterms:
         if not isinstance(term, str):
-            raise TypeError(f"connect_query: keyterms holds strings, not {term!r}")
+            raise TypeError(f"keyterms must hold strings, got {term!r}")
         if not term.strip():
-            raise ValueError("connect_query: keyterms holds a blank one")
+            raise ValueError("keyterms must hold no blank string")
     if len(keyterms) > MAX_KEYTERMS:
-        raise ValueError(f"connect_query: {len(keyterms)} keyterms; at most {MAX_KEYTERMS}")
+        raise ValueError(f"keyterms must be at most {MAX_KEYTERMS}, got {len(keyterms)}")
     characters = sum(map(len, keyterms))
     if characters > MAX_KEYTERM_CHARACTERS:
-        raise ValueError(f"connect_query: keyterms of {characters} characters; at most {MAX_KEYTERM_CHARACTERS} in all")
+        raise ValueError(f"keyterms must have at most {MAX_KEYTERM_CHARACTERS} characters in all, got {characters}")
     return keyterms
 
 

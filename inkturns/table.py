@@ -1,20 +1,23 @@
 """The phases and the rows: the library.
 
 Rules of this file:
-- Everything that depends on the phase is a row. A guard reads and an effect does; neither knows the phase.
+- Everything that depends on the phase is a row. A guard asks and an effect acts; neither looks at the phase.
 - The first row that passes wins. The phase changes first, then the effects run in the order in which they are named.
-- A guard is an expression, an effect a function of (state, event, out). Rows name them, and `machine.py` refuses at
-  import a name that does not exist. An effect's second word is a member of the enum in its signature.
-- Blank text (nothing but white space) changes nothing, and every guard reads it as the turn's own.
+- A guard is an expression, an effect is a function of (state, event, out). Rows name them; `machine.py` refuses, at
+  import, a name that does not exist. An effect's second word is a member of the enum in its signature.
+- An effect has the name of the action that it emits; a guard reads as a yes-or-no question.
+- Blank text (nothing but white space) changes nothing, and every guard reads it as the turn's own text.
 
-Where the design leaves a choice, the comment beside the code that makes it says CHOICE.
+To change what an input does, find its row by the first two columns: an update after an eager end is `UPDATE, EAGER`.
+Two effects stand in `machine.py`, since they ask the table again: `again` takes the same event in the phase that is
+reached now, `disconnect` does what Disconnected does.
+CHOICE marks a comment where the code decides something that nothing else says.
 """
 
 from collections.abc import Callable
 from enum import StrEnum, auto
-from typing import Any
 
-from msgspec import Struct, field
+import attrs
 from msgspec.structs import replace
 
 from inkturns.actions import (
@@ -34,10 +37,20 @@ from inkturns.actions import (
     Think,
     Turn,
 )
-from inkturns.events import TurnEnd
-from inkturns.policy import OnLost, OnResume, OnStall, Policy  # noqa: F401 (guards name them)
+from inkturns.events import (
+    EndNow,
+    Event,
+    ReplyStarted,
+    ServerEvent,
+    Tick,
+    TurnEagerEnd,
+    TurnEnd,
+    TurnUpdate,
+    UsePolicy,
+)
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy, reduced  # noqa: F401 (guards name them)
 
-__all__ = ["EFFECTS", "GUARDS", "ROWS", "Phase", "State"]
+__all__ = ["EFFECTS", "GUARDS", "ROWS", "TIMES", "TURN_TIMES", "Phase", "State", "deadline"]
 
 
 class Phase(StrEnum):
@@ -51,168 +64,210 @@ class Phase(StrEnum):
 IDLE, SPEAKING, EAGER = ((phase,) for phase in Phase)
 OPEN = SPEAKING + EAGER
 ANY = IDLE + OPEN
-SAME = ("=",)
+SAME = ("=",)  # the phase stays
 
 START, UPDATE, EAGER_END, RESUME, END = (
     (f"turn.{name}",) for name in ("start", "update", "eager_end", "resume", "end")
 )
-TEXT = UPDATE + EAGER_END + END
+UNFINISHED = UPDATE + EAGER_END
+TEXT = UNFINISHED + END
 TURN = START + TEXT + RESUME
+CONNECTED, DISCONNECTED, END_NOW, TICK = (("connected",), ("disconnected",), ("end_now",), ("tick",))
+CONTEXT_CHANGED, THOUGHT_FAILED = (("context_changed",), ("thought_failed",))
+REPLY_STARTED, REPLY_DONE, STOP_REPLY = (("reply_started",), ("reply_done",), ("stop_reply",))
+USE_POLICY, ERROR, UNKNOWN = (("use_policy",), ("error",), ("unknown",))
 
 # fmt: off
 ROWS = (
-    # on                    in        to        where                    do
+    # on             in        to        where                        do
     # -- which connection is it? the first request_id seen is the connection's
-    (TURN,                  ANY,      SAME,     "stranger, foreign",     "report FOREIGN"),
-    (TURN,                  ANY,      SAME,     "stranger, connected",   "disconnect, again"),
-    (TURN,                  ANY,      SAME,     "stranger",              "remember, again"),
-    (("connected",),        ANY,      SAME,     "repeated",              "report DUPLICATE_CONNECTED"),
-    (("connected",),        ANY,      SAME,     "",                      "disconnect, remember"),
-    (("disconnected",),     IDLE,     SAME,     "",                      "forget"),
-    (("disconnected",),     OPEN,     IDLE,     "abandons",              "lose LOST, forget"),
-    (("disconnected",),     OPEN,     IDLE,     "silent",                "lose EMPTY, forget"),
-    (("disconnected",),     OPEN,     IDLE,     "",                      "answer LOST, forget"),
+    (TURN,            ANY,      SAME,     "unknown_connection, past_connection", "report FOREIGN"),
+    (TURN,            ANY,      SAME,     "unknown_connection, has_connection", "disconnect, again"),
+    (TURN,            ANY,      SAME,     "unknown_connection",        "remember_connection, again"),
+    (CONNECTED,       ANY,      SAME,     "same_connection",           "report DUPLICATE_CONNECTED"),
+    (CONNECTED,       ANY,      SAME,     "",                          "disconnect, remember_connection"),
+    (DISCONNECTED,    IDLE,     SAME,     "",                          "forget_connection"),
+    (DISCONNECTED,    OPEN,     IDLE,     "policy_abandons",           "abandon LOST, forget_connection"),
+    (DISCONNECTED,    OPEN,     IDLE,     "has_no_text",               "abandon EMPTY, forget_connection"),
+    (DISCONNECTED,    OPEN,     IDLE,     "",                          "respond LOST, forget_connection"),
     # -- which turn is it? one without a turn_id takes the first that comes
-    (START,                 IDLE,     SPEAKING, "",                      "open"),
-    (START,                 OPEN,     SAME,     "same",                  "report DUPLICATE_START"),
-    (START,                 OPEN,     SPEAKING, "",                      "lose SUPERSEDED, report MISSED_END, open"),
-    (TEXT,                  OPEN,     SAME,     "elsewhere, closed",     "report LATE"),
-    (TEXT,                  OPEN,     IDLE,     "elsewhere, other",      "lose SUPERSEDED, report MISSED_END, again"),
-    (TEXT,                  OPEN,     SAME,     "elsewhere",             "take, again"),
-    (RESUME,                EAGER,    SAME,     "elsewhere, closed",     "report STRAY_RESUME"),
-    (RESUME,                EAGER,    SAME,     "elsewhere, other",      "report STRAY_RESUME"),
-    (RESUME,                EAGER,    SAME,     "elsewhere",             "take, again"),
-    # -- words with no turn open
-    (TEXT,                  IDLE,     SAME,     "late",                  "report LATE"),
-    (UPDATE,                IDLE,     SAME,     "blank",                 ""),
-    (EAGER_END + END,       IDLE,     SAME,     "blank",                 "report MISSED_START"),
-    (TEXT,                  IDLE,     SPEAKING, "goes_on",               "open, again"),
-    (TEXT,                  IDLE,     SPEAKING, "",                      "report MISSED_START, open, again"),
-    # -- words of the open turn
-    (UPDATE,                SPEAKING, SAME,     "thinking, identical",   "hear"),
-    (UPDATE,                SPEAKING, SAME,     "thinking, !matches",    "drop MOVED, hear"),
-    (UPDATE,                SPEAKING, SAME,     "",                      "hear"),
-    (UPDATE,                EAGER,    SAME,     "identical",             "hear"),
-    (UPDATE,                EAGER,    SAME,     "thinking, matches",     "hear"),
-    (UPDATE,                EAGER,    SAME,     "",                      "drop MOVED, hear"),
-    (EAGER_END,             SPEAKING, EAGER,    "thinking, matches",     "hear"),
-    (EAGER_END,             SPEAKING, EAGER,    "",                      "drop MOVED, hear, think"),
-    (EAGER_END,             EAGER,    SAME,     "identical",             "hear, think"),
-    (EAGER_END,             EAGER,    SAME,     "thinking, matches",     "hear, think"),
-    (EAGER_END,             EAGER,    SAME,     "",                      "drop SUPERSEDED, hear, think"),
-    (RESUME,                IDLE,     SAME,     "",                      "report STRAY_RESUME"),
-    (RESUME,                SPEAKING, SAME,     "",                      "report STRAY_RESUME"),
-    (RESUME,                EAGER,    SPEAKING, "keeps",                 "resume"),
-    (RESUME,                EAGER,    SPEAKING, "",                      "resume, drop RESUMED"),
+    (START,           IDLE,     SPEAKING, "",                          "open"),
+    (START,           OPEN,     SAME,     "same_turn",                 "report DUPLICATE_START"),
+    (START,           OPEN,     SPEAKING, "",                          "abandon SUPERSEDED, report MISSED_END, open"),
+    (TEXT,            OPEN,     SAME,     "other_turn_id, of_closed_turn", "report LATE"),
+    (TEXT,            OPEN,     IDLE,     "other_turn_id, turn_has_id", "abandon SUPERSEDED, report MISSED_END, again"),
+    (TEXT,            OPEN,     SAME,     "other_turn_id",             "adopt_turn_id, again"),
+    (RESUME,          EAGER,    SAME,     "other_turn_id, of_closed_turn", "report STRAY_RESUME"),
+    (RESUME,          EAGER,    SAME,     "other_turn_id, turn_has_id", "report STRAY_RESUME"),
+    (RESUME,          EAGER,    SAME,     "other_turn_id",             "adopt_turn_id, again"),
+    # -- text while no turn is open: the rest of a closed turn, or a turn whose start was missed
+    (UNFINISHED,      IDLE,     SAME,     "echo",                      ""),
+    (END,             IDLE,     SAME,     "echo",                      "settle_owed"),
+    (UNFINISHED,      IDLE,     SAME,     "late",                      "report LATE"),
+    (END,             IDLE,     SAME,     "late",                      "report LATE, settle_owed"),
+    (UPDATE,          IDLE,     SAME,     "blank",                     ""),
+    (EAGER_END + END, IDLE,     SAME,     "blank",                     "report MISSED_START"),
+    (TEXT,            IDLE,     SPEAKING, "continues_owed",            "open, again"),
+    (TEXT,            IDLE,     SPEAKING, "",                          "report MISSED_START, open, again"),
+    # -- an update of the open turn
+    (UPDATE,          SPEAKING, SAME,     "thinking, same_text",       ""),
+    (UPDATE,          SPEAKING, SAME,     "thinking, !matches",        "cancel MOVED, hear"),
+    (UPDATE,          SPEAKING, SAME,     "",                          "hear"),
+    (UPDATE,          EAGER,    SAME,     "same_text",                 ""),
+    (UPDATE,          EAGER,    SAME,     "thinking, matches",         "hear"),
+    (UPDATE,          EAGER,    SAME,     "",                          "cancel MOVED, hear"),
+    # -- its eager end
+    (EAGER_END,       SPEAKING, EAGER,    "thinking, matches",         "hear, start_wait"),
+    (EAGER_END,       SPEAKING, EAGER,    "",                          "cancel MOVED, hear, start_wait, think"),
+    (EAGER_END,       EAGER,    SAME,     "thinking, same_text",       ""),
+    (EAGER_END,       EAGER,    SAME,     "same_text",                 "start_wait, think"),
+    (EAGER_END,       EAGER,    SAME,     "thinking, matches",         "hear"),
+    (EAGER_END,       EAGER,    SAME,     "",                          "cancel SUPERSEDED, hear, start_wait, think"),
+    # -- its resume
+    (RESUME,          IDLE,     SAME,     "owed",                      ""),
+    (RESUME,          IDLE,     SAME,     "",                          "report STRAY_RESUME"),
+    (RESUME,          SPEAKING, SAME,     "turn_continues",            ""),
+    (RESUME,          SPEAKING, SAME,     "",                          "report STRAY_RESUME"),
+    (RESUME,          EAGER,    SPEAKING, "policy_keeps",              "resume"),
+    (RESUME,          EAGER,    SPEAKING, "",                          "resume, cancel RESUMED"),
     # -- its end
-    (END,                   OPEN,     IDLE,     "silent",                "lose EMPTY"),
-    (END,                   OPEN,     IDLE,     "blank, backchannel",    "report BLANK_END, lose BACKCHANNEL"),
-    (END,                   OPEN,     IDLE,     "blank",                 "report BLANK_END, answer SERVER"),
-    (END,                   OPEN,     IDLE,     "backchannel",           "drop BACKCHANNEL, hear, lose BACKCHANNEL"),
-    (END,                   OPEN,     IDLE,     "",                      "answer SERVER"),
-    (("end_now",),          IDLE,     SAME,     "",                      ""),
-    (("end_now",),          OPEN,     IDLE,     "silent",                "lose EMPTY"),
-    (("end_now",),          OPEN,     IDLE,     "",                      "answer FORCED"),
-    (("tick",),             OPEN,     IDLE,     "due, ends, silent",     "stall, lose EMPTY"),
-    (("tick",),             OPEN,     IDLE,     "due, ends",             "stall, answer STALLED"),
-    (("tick",),             OPEN,     SAME,     "due",                   "stall"),
-    (("tick",),             ANY,      SAME,     "",                      ""),
-    # -- its thought
-    (("context_changed",),  EAGER,    SAME,     "thinking",              "drop CONTEXT_CHANGED, think"),
-    (("context_changed",),  ANY,      SAME,     "",                      "drop CONTEXT_CHANGED"),
-    (("thought_failed",),   OPEN,     SAME,     "its_thought",           "drop FAILED"),
-    (("thought_failed",),   ANY,      SAME,     "",                      ""),
-    # -- the reply in flight, and the rest
-    (("reply_started",),    ANY,      SAME,     "its_reply",             "sound"),
-    (("reply_started",),    ANY,      SAME,     "unasked",               "sound"),
-    (("reply_started",),    ANY,      SAME,     "",                      ""),
-    (("reply_done",),       ANY,      SAME,     "its_reply",             "fall_silent"),
-    (("reply_done",),       ANY,      SAME,     "",                      ""),
-    (("stop_reply",),       ANY,      SAME,     "replying",              "interrupt"),
-    (("stop_reply",),       ANY,      SAME,     "",                      ""),
-    (("use_policy",),       ANY,      SAME,     "",                      "adopt"),
-    (("error",),            ANY,      SAME,     "",                      "report SERVER_ERROR"),
-    (("unknown",),          ANY,      SAME,     "",                      "report UNKNOWN_TYPE"),
+    (END,             OPEN,     IDLE,     "has_no_text",               "abandon EMPTY"),
+    (END,             OPEN,     IDLE,     "blank, backchannel",        "report BLANK_END, abandon BACKCHANNEL"),
+    (END,             OPEN,     IDLE,     "blank",                     "report BLANK_END, respond SERVER"),
+    (END,             OPEN,     IDLE,     "backchannel",               "hear, abandon BACKCHANNEL"),
+    (END,             OPEN,     IDLE,     "",                          "respond SERVER"),
+    (END_NOW,         IDLE,     SAME,     "",                          ""),
+    (END_NOW,         OPEN,     IDLE,     "has_no_text",               "abandon EMPTY"),
+    (END_NOW,         OPEN,     IDLE,     "",                          "respond FORCED"),
+    # -- time has passed: a Tick does one thing
+    (TICK,            EAGER,    SAME,     "think_due",                 "stop_waiting, think"),
+    (TICK,            OPEN,     IDLE,     "stall_due, policy_ends, has_no_text", "stall, abandon EMPTY"),
+    (TICK,            OPEN,     IDLE,     "stall_due, policy_ends",    "stall, respond STALLED"),
+    (TICK,            OPEN,     SAME,     "stall_due",                 "stall"),
+    (TICK,            ANY,      SAME,     "",                          ""),
+    # -- the thought
+    (CONTEXT_CHANGED, EAGER,    SAME,     "thinking",                  "cancel CONTEXT_CHANGED, think"),
+    (CONTEXT_CHANGED, ANY,      SAME,     "",                          "cancel CONTEXT_CHANGED"),
+    (THOUGHT_FAILED,  OPEN,     SAME,     "its_thought",               "cancel FAILED"),
+    (THOUGHT_FAILED,  ANY,      SAME,     "",                          ""),
+    # -- the reply in flight
+    (REPLY_STARTED,   ANY,      SAME,     "its_reply",                 "reply_audible"),
+    (REPLY_STARTED,   ANY,      SAME,     "own_speech",                "reply_audible"),
+    (REPLY_STARTED,   ANY,      SAME,     "",                          ""),
+    (REPLY_DONE,      EAGER,    SAME,     "its_reply",                 "reply_over, think"),
+    (REPLY_DONE,      ANY,      SAME,     "its_reply",                 "reply_over"),
+    (REPLY_DONE,      ANY,      SAME,     "",                          ""),
+    (STOP_REPLY,      EAGER,    SAME,     "replying",                  "interrupt, think"),
+    (STOP_REPLY,      ANY,      SAME,     "replying",                  "interrupt"),
+    (STOP_REPLY,      ANY,      SAME,     "",                          ""),
+    # -- the rest
+    (USE_POLICY,      ANY,      SAME,     "",                          "use_policy"),
+    (ERROR,           ANY,      SAME,     "",                          "report SERVER_ERROR"),
+    (UNKNOWN,         ANY,      SAME,     "",                          "report UNKNOWN_TYPE"),
 )
 # fmt: on
 
 
-class State(Struct):
+@attrs.define(eq=False, weakref_slot=False)
+class State:
     """All that a machine knows. A turn's part of it is built at its opening, never patched (F15)."""
 
     policy: Policy
     phase: Phase = Phase.IDLE
     number: int = 0  # of the latest turn
-    turn: Any = None  # the open Turn, or None: rows for an open turn find one
-    thinking: int | None = None  # the live thought's number
-    thought_text: str = ""  # what it was begun on
-    reply: int | None = None  # whose reply is in flight; 0: the application's own speech
-    audible: bool = False  # whether it can be heard by now
-    closed: tuple[Turn, ...] = ()  # the last eight of this connection
+    turn: Turn | None = None  # the open one: rows for an open turn find one
+    thinking: int | None = None  # the live thought's number; WAITS: its thought waits for `think_after`
+    thought_text: str = ""  # what the live thought was begun on, or waits with
+    eager_text: str = ""  # the text of the eager end from which `think_after` counts
+    eager_at: float | None = None  # and its time; None: no time was given, or there is no such eager end
+    reply: int | None = None  # the turn whose reply is in flight; 0: the application's own speech
+    audible: bool = False  # whether that reply is heard by now
+    began_in: int = 0  # `number` when the application's own speech began
+    closed: tuple[Turn, ...] = ()  # the last turns of this connection, the latest at the end
+    owed: bool = False  # the application closed the last of them, and the server has not ended it yet
     request_id: str | None = None  # the connection's
-    earlier: dict[str, None] = field(default_factory=dict)  # the request_ids of earlier connections
+    earlier: tuple[str, ...] = ()  # the request_ids of earlier connections
     now: float | None = None  # the last time seen
     progress: float | None = None  # when the turn last moved; None: no time was given, or it has stalled
 
 
-# A guard is an expression over the state `s`, the event `e` and what goes `out`, put into its cell as it stands: a call
-# for each would cost more than all the rest.
+# The times of a State and of the turns in it: a snapshot says them as ages.
+TIMES = ("eager_at", "now", "progress")
+TURN_TIMES = ("started_at", "ended_at")
+
+WAITS = 0  # thoughts count from 1
+CLOSED_TURNS = 8  # that are remembered
+EARLIER_CONNECTIONS = 64  # that are remembered
+
+
+# A guard is an expression over the state `s`, the event `e` and the actions so far, `out`. It is put into its cell as
+# it stands, because a call for each guard would cost more than all the rest.
 GUARDS = {
     # -- which connection, which turn
-    "stranger": "e.request_id is not None and e.request_id != s.request_id",  # not the connection that we know
-    "foreign": "e.request_id in s.earlier",
-    "connected": "s.request_id is not None",
-    "repeated": "e.request_id is not None and e.request_id == s.request_id",
-    "same": "s.turn.turn_id == e.turn_id and (e.turn_id is not None or not s.turn.transcript)",
-    "elsewhere": "e.turn_id is not None and e.turn_id != s.turn.turn_id",  # not the turn that is open
-    "closed": "belongs_to(s, e) is not None",
-    "other": "s.turn.turn_id is not None",
+    "unknown_connection": "e.request_id is not None and e.request_id != s.request_id",
+    "past_connection": "e.request_id in s.earlier",
+    "has_connection": "s.request_id is not None",
+    "same_connection": "e.request_id is not None and e.request_id == s.request_id",
+    "same_turn": "e.turn_id == s.turn.turn_id and (e.turn_id is not None or not s.turn.transcript)",
+    "other_turn_id": "e.turn_id is not None and e.turn_id != s.turn.turn_id",
+    "of_closed_turn": "closed_turn(s, e) is not None",
+    "turn_has_id": "s.turn.turn_id is not None",
+    "turn_continues": "s.turn.continues is not None",
+    # -- after a turn was closed
+    "owed": "s.owed",
+    "echo": "is_echo(s, e)",
     "late": "is_late(s, e)",
-    "goes_on": "(turn := continued(s, e)) is not None and turn.end not in BY_SERVER",
+    "continues_owed": "owed_turn(s, e) is not None and continued(s, e) is not None",
     # -- the text, the thought, the reply
     "blank": "is_blank(e.transcript)",
-    "silent": "is_blank(text(s, e))",  # no text, now or before (F07)
-    "identical": "text(s, e) == s.turn.transcript",
-    "thinking": "s.thinking is not None",  # in SPEAKING only a kept thought can be live
+    "has_no_text": "not s.turn.transcript and is_blank(text(s, e))",  # neither now nor before (F07)
+    "same_text": "e.transcript == s.turn.transcript or is_blank(e.transcript)",
+    "thinking": "s.thinking is not None",  # live or waiting; in SPEAKING only a kept thought can be
     "matches": "policy_says(s, e, out, 'match', s.thought_text, text(s, e))",
-    "its_thought": "e.thought == s.thinking and e.number == s.number",
+    "its_thought": "s.thinking and e.thought == s.thinking and e.number == s.number",
     "replying": "s.reply is not None",
     "its_reply": "s.reply is not None and e.number in (None, s.reply)",  # a late one of another changes nothing (F42)
-    "unasked": "s.reply is None and e.number == 0",
-    "backchannel": "may_wait(s) and not policy_says(s, e, out, 'interrupts', text(s, e))",  # F36: over a reply alone
+    "own_speech": "s.reply is None and e.number == 0",
+    "backchannel": "s.reply is not None and is_backchannel(s, e, out)",
     # -- the policy, the clock
-    "keeps": "s.policy.on_resume is OnResume.KEEP",
-    "abandons": "s.policy.on_lost is OnLost.ABANDON",
-    "ends": "s.policy.on_stall is OnStall.END",
-    "due": "is_due(s)",
+    "policy_keeps": "s.thinking and s.policy.after_resume is AfterResume.KEEP",  # a thought that waits is not kept
+    "policy_abandons": "s.policy.after_disconnect is AfterDisconnect.ABANDON",
+    "policy_ends": "s.policy.after_stall is AfterStall.END",
+    "think_due": "s.thinking == WAITS and think_is_due(s)",
+    "stall_due": "stall_is_due(s)",
 }
 
 
-# -- effects: functions of the state, the event, what goes out and, for some, the word that follows in the row
+# -- effects: functions of the state, the event, the actions so far and, for some, the word that follows in the row
 
 Out = list[Action]
 Effect = Callable[..., object]
+Text = TurnUpdate | TurnEagerEnd | TurnEnd
 
 
-def remember(s: State, e: Any, out: Out) -> None:
+def remember_connection(s: State, e: ServerEvent, out: Out) -> None:
     s.request_id = e.request_id
     if s.turn is not None:
         s.turn = replace(s.turn, request_id=e.request_id)
 
 
-def forget(s: State, e: Any, out: Out) -> None:
-    """The connection is one of the earlier. CHOICE: so are its frames that come after Disconnected, unless it announces
+def forget_connection(s: State, e: Event, out: Out) -> None:
+    """The connection is an earlier one now. CHOICE: what it says after Disconnected is FOREIGN too, until it announces
     itself again."""
     if s.request_id is not None:
-        s.earlier[s.request_id] = None
+        others = [request_id for request_id in s.earlier if request_id != s.request_id]
+        s.earlier = (*others[1 - EARLIER_CONNECTIONS :], s.request_id)
     s.request_id = None
     s.closed = ()
+    s.owed = False
 
 
-def open(s: State, e: Any, out: Out) -> None:
+def open(s: State, e: ServerEvent, out: Out) -> None:
+    may_go_on = s.audible and s.policy.interrupts is not None  # then the words decide
+    cut = None if may_go_on else s.reply
+    before = continued(s, e) if s.closed else None
     s.number += 1
-    cut = None if may_wait(s) else s.reply
-    before = continued(s, e)
+    s.owed = False
     s.progress = s.now
     s.turn = Turn(
         s.number,
@@ -227,213 +282,297 @@ def open(s: State, e: Any, out: Out) -> None:
         interrupt(s, e, out)
 
 
-def take(s: State, e: Any, out: Out) -> None:
-    s.turn = replace(s.turn, turn_id=e.turn_id)
+def adopt_turn_id(s: State, e: ServerEvent, out: Out) -> None:
+    s.turn = replace(opened(s), turn_id=e.turn_id)
 
 
-def hear(s: State, e: Any, out: Out) -> None:
-    """The text becomes the event's, and Hear where that changed it, and the Interrupt that the words earn."""
-    old = s.turn.transcript
-    said = e.transcript
-    delta = said.removeprefix(old)
+def hear(s: State, e: Text, out: Out) -> None:
+    """The turn's text becomes the event's. Hear, where that changes it, and the Interrupt that the words make (law
+    K)."""
+    turn = s.turn
+    assert turn is not None
+    old, said = turn.transcript, e.transcript
+    delta: str | None = said.removeprefix(old)
     if not delta:
         return
-    if len(delta) == len(said):  # not what was there, and more
+    if len(delta) == len(said):  # nothing to add to, or another text
         if said.isspace():
             return
         delta = None if old else said
-    s.turn = turn = replace(s.turn, transcript=said)
+    s.turn = turn = replace(turn, transcript=said)
     s.progress = s.now
     out.append(Hear(turn, delta))
-    if s.reply is None or type(e) is TurnEnd:  # at its end the rows decide
-        return
-    if may_wait(s) and policy_says(s, e, out, "interrupts", said):
+    if s.reply is not None and type(e) is not TurnEnd and not may_go_on(s, e, out, turn):  # at the end, rows decide
         cut_off(s, e, out)
 
 
-def resume(s: State, e: Any, out: Out) -> None:
+def start_wait(s: State, e: Event, out: Out) -> None:
+    """`think_after` counts from the first eager end with these words since other words or a resume."""
+    text = opened(s).transcript
+    if text != s.eager_text:
+        s.eager_text, s.eager_at = text, s.now
+
+
+def stop_waiting(s: State, e: Event, out: Out) -> None:
+    s.thinking = None
+
+
+def think(s: State, e: Event, out: Out) -> None:
+    """Begin a speculative thought, at once or after `think_after`, where the policy allows it, there is text, no
+    thought is live and no reply in flight (F19)."""
+    turn = opened(s)
+    if s.thinking is not None or s.reply is not None or not turn.transcript or not may_speculate(s, e, out):
+        return
+    if think_is_due(s):
+        begin(s, out, speculative=True)
+    else:
+        s.thinking, s.thought_text = WAITS, turn.transcript
+
+
+def cancel(s: State, e: Event, out: Out, reason: CancelReason) -> None:
+    """A thought that waits goes without a Cancel: it never began."""
+    if s.thinking:
+        out.append(Cancel(opened(s), s.thinking, reason))
+    s.thinking = None
+    if reason is CancelReason.MOVED:
+        s.eager_text = ""  # the next eager end starts a wait, also where the words of the last one come back
+
+
+def resume(s: State, e: Event, out: Out) -> None:
+    """Resume, and the Interrupt that it makes (law K)."""
+    turn = opened(s)
     s.progress = s.now  # F32
-    out.append(Resume(s.turn))
+    s.eager_text, s.eager_at = "", None
+    out.append(Resume(turn))
+    if s.reply is not None and not may_go_on(s, e, out, turn):
+        cut_off(s, e, out)
 
 
-def stall(s: State, e: Any, out: Out) -> None:
+def stall(s: State, e: Event, out: Out) -> None:
     s.progress = None
-    out.append(Stall(s.turn))
+    out.append(Stall(opened(s)))
 
 
-def answer(s: State, e: Any, out: Out, end: EndReason) -> None:
-    """Respond with the live thought where it matches, else with one begun now, in the same tuple."""
-    if s.thinking is not None and not policy_says(s, e, out, "match", s.thought_text, text(s, e)):
-        drop(s, e, out, CancelReason.MISMATCHED)
+def respond(s: State, e: Event, out: Out, end: EndReason) -> None:
+    """Respond with the live thought where it matches, else with one that begins now, in the same tuple."""
+    if s.thinking == WAITS or (s.thinking and not policy_says(s, e, out, "match", s.thought_text, text(s, e))):
+        cancel(s, e, out, CancelReason.MISMATCHED)
     if type(e) is TurnEnd:
         hear(s, e, out)
     if s.reply is not None:
         cut_off(s, e, out)
-    if s.thinking is None:
-        begin(s, out, speculative=False)
-    thought: Any = s.thinking
-    s.thinking = None
-    turn = close(s, end)
+    thought = s.thinking or begin(s, out, speculative=False)
+    turn = close(s, e, end)
     s.reply, s.audible = turn.number, False
     out.append(Respond(turn, thought))
 
 
-def lose(s: State, e: Any, out: Out, end: EndReason) -> None:
+def abandon(s: State, e: Event, out: Out, end: EndReason) -> None:
     if s.thinking is not None:
-        drop(s, e, out, CancelReason(end))
-    # A turn in which nothing was said may get its words yet, unless the server itself has ended it.
-    out.append(Abandon(close(s, end, remembered=end is not EndReason.EMPTY or type(e) is TurnEnd)))
+        cancel(s, e, out, CancelReason(end))
+    out.append(Abandon(close(s, e, end)))
 
 
-def think(s: State, e: Any, out: Out) -> None:
-    """Begin a thought, where the policy allows, the text is not blank, none is live and no reply is in flight (F19)."""
-    policy, turn = s.policy, s.turn
-    if (
-        policy.speculate
-        and s.thinking is None
-        and s.reply is None
-        and turn.transcript
-        and (policy.max_thoughts is None or turn.thoughts < policy.max_thoughts)
-        and (not policy.min_words or len(turn.transcript.split()) >= policy.min_words)
-    ):
-        begin(s, out, speculative=True)
+def settle_owed(s: State, e: Text, out: Out) -> None:
+    """The server has ended the turn that the application closed."""
+    if owed_turn(s, e) is not None:
+        s.owed = False
 
 
-def drop(s: State, e: Any, out: Out, reason: CancelReason) -> None:
-    if s.thinking is not None:
-        out.append(Cancel(s.turn, s.thinking, reason))
-        s.thinking = None
-
-
-def sound(s: State, e: Any, out: Out) -> None:
+def reply_audible(s: State, e: ReplyStarted, out: Out) -> None:
+    if s.reply is None:
+        s.began_in = s.number
     s.reply, s.audible = e.number, True
 
 
-def fall_silent(s: State, e: Any, out: Out) -> None:
+def reply_over(s: State, e: Event, out: Out) -> None:
     s.reply = None
 
 
-def interrupt(s: State, e: Any, out: Out) -> None:
-    number: Any = s.reply
-    out.append(Interrupt(number))
+def interrupt(s: State, e: Event, out: Out) -> None:
+    assert s.reply is not None
+    out.append(Interrupt(s.reply))
     s.reply = None
 
 
-def adopt(s: State, e: Any, out: Out) -> None:
+def use_policy(s: State, e: UsePolicy, out: Out) -> None:
     s.policy = e.policy
 
 
-def report(s: State, e: Any, out: Out, kind: ReportKind) -> None:
+def report(s: State, e: Event, out: Out, kind: ReportKind) -> None:
     out.append(Report(kind, e, DETAILS[kind]))
 
 
 EFFECTS: dict[str, Effect] = {
     effect.__name__: effect
     for effect in (
-        *(remember, forget, open, take, hear, resume, stall, answer, lose),
-        *(think, drop, sound, fall_silent, interrupt, adopt, report),
+        *(remember_connection, forget_connection, open, adopt_turn_id, hear, start_wait, stop_waiting, think, cancel),
+        *(resume, stall, respond, abandon, settle_owed, reply_audible, reply_over, interrupt, use_policy, report),
     )
 }
 
 DETAILS = {
-    ReportKind.UNKNOWN_TYPE: "a type that is not known; passed over",
+    ReportKind.UNKNOWN_TYPE: "an event of an unknown type; ignored",
     ReportKind.SERVER_ERROR: "the server sent an error",
-    ReportKind.LATE: "of a turn that is closed, and adds nothing to it",
-    ReportKind.FOREIGN: "of an earlier connection; passed over",
-    ReportKind.MISSED_START: "of a turn that never started; taken as its start where it has words",
-    ReportKind.MISSED_END: "the next turn began and this one had not ended; closed, with its words",
-    ReportKind.DUPLICATE_START: "a start of the turn that is open",
-    ReportKind.DUPLICATE_CONNECTED: "the connection was announced before",
-    ReportKind.STRAY_RESUME: "a resume after no eager end of its turn",
-    ReportKind.BLANK_END: "an end without text, though text came before; that text is answered",
+    ReportKind.LATE: "text of a turn that is closed, which adds nothing to it; ignored",
+    ReportKind.FOREIGN: "an event of an earlier connection; ignored",
+    ReportKind.MISSED_START: "an event of a turn that never started; taken as its start where it has text",
+    ReportKind.MISSED_END: "the next turn began before this one ended; this one was closed with its text",
+    ReportKind.DUPLICATE_START: "a second start of the open turn; ignored",
+    ReportKind.DUPLICATE_CONNECTED: "the same connection was announced twice; ignored",
+    ReportKind.STRAY_RESUME: "a resume without an eager end of its turn; ignored",
+    ReportKind.BLANK_END: "an end without text after updates with text; their text is used",
 }
 
 
 # -- what guards and effects are made of
 
-BY_SERVER = (EndReason.SERVER, EndReason.EMPTY, EndReason.BACKCHANNEL)  # `lose` remembers no other EMPTY
-REMEMBERED = 8  # closed turns
+
+def opened(s: State) -> Turn:
+    """The open turn, in rows that find one."""
+    assert s.turn is not None
+    return s.turn
 
 
 def is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def text(s: State, e: Any) -> str:
-    """The event's text, or where it is blank or has none, the turn's own."""
+def text(s: State, e: Event) -> str:
+    """The event's text; where it is blank or has none, the turn's own."""
     said: str = getattr(e, "transcript", "")
-    return s.turn.transcript if not said or said.isspace() else said
+    return opened(s).transcript if not said or said.isspace() else said
 
 
-def extends(text: str, earlier: str) -> bool:
-    return len(text) > len(earlier) and text.startswith(earlier) and not text.isspace()
-
-
-def belongs_to(s: State, e: Any) -> Turn | None:
-    """The closed turn that the event belongs to: by turn_id one of the last eight; with none, the last, if it has none
-    either and the event has words."""
+def closed_turn(s: State, e: ServerEvent) -> Turn | None:
+    """The closed turn that the event belongs to: the one with its turn_id; where neither the event nor the last closed
+    turn has one, that turn, unless the text is blank."""
     if e.turn_id is not None:
         return next((turn for turn in reversed(s.closed) if turn.turn_id == e.turn_id), None)
-    if s.closed and s.closed[-1].turn_id is None and not is_blank(e.transcript):
+    if s.closed and s.closed[-1].turn_id is None and not is_blank(getattr(e, "transcript", "")):
         return s.closed[-1]
     return None
 
 
-def is_late(s: State, e: Any) -> bool:
+def owed_turn(s: State, e: Text) -> Turn | None:
+    """The turn that the server has yet to end, where the event belongs to it. Blank text without a turn_id does."""
+    if not s.owed:
+        return None
+    turn = s.closed[-1]
+    return turn if e.turn_id == turn.turn_id or (e.turn_id is None and is_blank(e.transcript)) else None
+
+
+def begins_with(text: str, beginning: str) -> bool:
+    """`beginning` has the same words as `text`, or as its beginning."""
+    return text.startswith(beginning) or reduced(text).startswith(reduced(beginning))
+
+
+def is_echo(s: State, e: Text) -> bool:
+    """The server's own rest of a turn that the application closed: nothing that the turn does not say (F47).
+    CHOICE: text without a letter or digit is an echo of an EMPTY turn; there is nothing to answer in it."""
+    turn = owed_turn(s, e)
+    return turn is not None and (is_blank(e.transcript) or begins_with(turn.transcript, e.transcript))
+
+
+def is_late(s: State, e: Text) -> bool:
     """It belongs to a closed turn and does not go on from it (F06, F30)."""
-    turn = belongs_to(s, e)
-    if turn is None or extends(e.transcript, turn.transcript):
+    turn = closed_turn(s, e)
+    if turn is None or continued(s, e) is not None:
         return False
-    return e.turn_id is not None or turn.transcript.startswith(e.transcript)
+    return e.turn_id is not None or begins_with(turn.transcript, e.transcript)
 
 
-def continued(s: State, e: Any) -> Turn | None:
-    """The closed turn whose words the event's go on from."""
-    said = getattr(e, "transcript", "")  # a start has none
-    turn = None if is_blank(said) else belongs_to(s, e)
-    return turn if turn is not None and extends(said, turn.transcript) else None
+def continued(s: State, e: ServerEvent) -> Turn | None:
+    """The closed turn that the event's words add to. An owed turn is continued by a revised text with more words
+    too."""
+    said: str = getattr(e, "transcript", "")  # a start has none
+    turn = None if is_blank(said) else closed_turn(s, e)
+    if turn is None or turn.end is EndReason.EMPTY:
+        return turn
+    now, before = reduced(said), reduced(turn.transcript)
+    if now.startswith(before):
+        return turn if len(now) > len(before) else None
+    return turn if s.owed and turn is s.closed[-1] and len(now.split()) > len(before.split()) else None
 
 
-def may_wait(s: State) -> bool:
-    """A reply is heard, and the policy has a say in whether the user's words stop it."""
-    return s.reply is not None and s.audible and s.policy.interrupts is not None
+def may_go_on(s: State, e: Event, out: Out, turn: Turn) -> bool:
+    """The reply in flight is heard, and the policy says that the turn's words do not stop it (F36)."""
+    return s.audible and s.policy.interrupts is not None and not policy_says(s, e, out, "interrupts", turn)
 
 
-def policy_says(s: State, e: Any, out: Out, name: str, *texts: str) -> bool:
+def is_backchannel(s: State, e: TurnEnd, out: Out) -> bool:
+    """The turn was said over a reply that goes on. A reply that began in the turn (a re-prompt) makes none: the turn
+    may be the answer to it."""
+    if s.began_in == s.number:
+        return False
+    return may_go_on(s, e, out, replace(opened(s), transcript=text(s, e)))
+
+
+def may_speculate(s: State, e: Event, out: Out) -> bool:
+    policy, turn = s.policy, opened(s)
+    if policy.max_thoughts is not None and turn.latest_thought >= policy.max_thoughts:
+        return False
+    return policy.speculate if isinstance(policy.speculate, bool) else policy_says(s, e, out, "speculate", turn)
+
+
+def policy_says(s: State, e: Event, out: Out, name: str, *given: str | Turn) -> bool:
     try:
-        return bool(getattr(s.policy, name)(*texts))
+        return bool(getattr(s.policy, name)(*given))
     except Exception as error:  # the user's function; the machine is total (law G)
-        out.append(Report(ReportKind.POLICY_ERROR, e, f"Policy.{name} raised {type(error).__name__}; taken as False"))
-        return False
+        answer = name == "interrupts"  # the user has the floor
+        detail = f"Policy.{name} raised {type(error).__name__}; taken as {answer}"
+        out.append(Report(ReportKind.POLICY_ERROR, e, detail))
+        return answer
 
 
-def begin(s: State, out: Out, *, speculative: bool) -> None:
-    s.turn = turn = replace(s.turn, thoughts=s.turn.thoughts + 1)
-    s.thinking, s.thought_text = turn.thoughts, turn.transcript
-    out.append(Think(turn, turn.thoughts, speculative))
+def begin(s: State, out: Out, *, speculative: bool) -> int:
+    turn = opened(s)
+    thought = turn.latest_thought + 1
+    s.turn = turn = replace(turn, latest_thought=thought)
+    s.thinking, s.thought_text = thought, turn.transcript
+    out.append(Think(turn, thought, speculative))
+    return thought
 
 
-def cut_off(s: State, e: Any, out: Out) -> None:
+def cut_off(s: State, e: Event, out: Out) -> None:
     """The open turn interrupts the reply."""
-    s.turn = replace(s.turn, interrupted=s.reply)
+    s.turn = replace(opened(s), interrupted=s.reply)
     interrupt(s, e, out)
 
 
-def close(s: State, end: EndReason, *, remembered: bool = True) -> Turn:
-    turn: Turn = replace(s.turn, end=end, ended_at=s.now)
-    s.turn = s.progress = None
-    if remembered:
-        s.closed = (*s.closed[1 - REMEMBERED :], turn)
+def close(s: State, e: Event, end: EndReason) -> Turn:
+    turn = replace(opened(s), end=end, ended_at=s.now)
+    s.turn = s.thinking = s.progress = s.eager_at = None
+    s.thought_text = s.eager_text = ""
+    s.closed = (*s.closed[1 - CLOSED_TURNS :], turn)
+    s.owed = type(e) in (EndNow, Tick)
     return turn
 
 
-def deadline(s: State) -> float | None:
-    """One deadline, derived from the state: it cannot outlive what it guards (F08)."""
-    if s.turn is None or s.progress is None or s.policy.stall_timeout is None:
+def think_at(s: State) -> float | None:
+    """When `think_after` is over; None: no time was given, and nothing is waited for."""
+    return None if s.eager_at is None else s.eager_at + s.policy.think_after
+
+
+def stall_at(s: State) -> float | None:
+    if s.progress is None or s.policy.stall_timeout is None:
         return None
     return s.progress + s.policy.stall_timeout
 
 
-def is_due(s: State) -> bool:
-    at = deadline(s)
+def think_is_due(s: State) -> bool:
+    at = think_at(s)
+    return at is None or (s.now is not None and s.now >= at)
+
+
+def stall_is_due(s: State) -> bool:
+    at = stall_at(s)
     return at is not None and s.now is not None and s.now >= at
+
+
+def deadline(s: State) -> float | None:
+    """When a Tick is due, derived from the state: it cannot outlive what it guards (F08)."""
+    if s.policy.stall_timeout is None and s.thinking != WAITS:  # most of the time
+        return None
+    ends, thinks = stall_at(s), think_at(s) if s.thinking == WAITS else None
+    return thinks if ends is None else ends if thinks is None else min(ends, thinks)

@@ -1,8 +1,8 @@
 """Frames to events, commands to frames.
 
-Rules of this file: a frame that is well formed decodes in one step, straight into its event; any other goes the long
-way, which mends it as the design says or says what is wrong with it. Whatever comes in, an event or a DecodeError comes
-out. Nothing is kept between frames.
+Rules of this file: JSON text of a known type and with good fields decodes in one step into its event. Every other frame
+is read member by member, which repairs what `decode` documents, or says what is wrong. Whatever comes in, an event or a
+DecodeError comes out. Nothing is kept between frames.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,58 +34,57 @@ _KNOWN: dict[str, type[ServerEvent]] = {
 }
 _FIELDS = {"type"}.union(*(kind.__struct_fields__ for kind in _KNOWN.values()))
 
-_straight: Callable[[Any], ServerEvent] = msgspec.json.Decoder(
+read_json: Callable[[Any], ServerEvent] = msgspec.json.Decoder(
     Connected | TurnStart | TurnUpdate | TurnEagerEnd | TurnResume | TurnEnd | ServerError
 ).decode
+"""What `decode` tries first: JSON text whose type is known and whose fields are good. It raises, and not only msgspec's
+errors, for every other frame."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _value = msgspec.json.Decoder().decode
 
 
 def decode(frame: object) -> ServerEvent:
-    """One message of the server's as an event: str, bytes, a mapping, or an object with these attributes (the Cartesia
-    SDK's events).
+    """Reads one message of the server as an event: str, bytes, a mapping, or an object with these attributes (the
+    Cartesia SDK's events).
 
-    A missing or null transcript is "", a turn_id that is no string is its JSON text, a type that is not known gives
-    Unknown. Raises DecodeError, and nothing else, for a frame without a type, a known type with a bad field, or text
-    that UTF-8 cannot hold (F09, F10, F11)."""
+    A missing or null transcript becomes "". A turn_id that is not a string becomes its JSON text. An unknown type
+    becomes Unknown. Raises DecodeError, and nothing else, for a frame without a type, a known type with a bad field,
+    and text that UTF-8 cannot hold (F09, F10, F11)."""
     try:
-        return _straight(frame)
-    except Exception:  # not only msgspec's own: it lets RecursionError and the Unicode errors through
-        return _the_long_way(frame)
-
-
-def _the_long_way(frame: object) -> ServerEvent:
-    return carefully(frame, _read)
+        return read_json(frame)
+    except Exception:  # not only msgspec's own: RecursionError and the Unicode errors pass through it
+        return carefully(frame, _read)
 
 
 def _read(frame: object) -> ServerEvent:
     if isinstance(frame, str):
-        return _event(_members(str.__str__(frame)))
+        return _event({**_members(str.__str__(frame))})
     if isinstance(frame, bytes | bytearray | memoryview):
-        return _event(_members(frame))
+        return _event({**_members(frame)})
     return _event(_foreign(frame))
 
 
 def carefully(frame: object, read: Callable[[object], Value]) -> Value:
-    """`read(frame)`, where it raises nothing but DecodeError, whatever the frame is."""
+    """Returns `read(frame)`. Whatever that raises becomes a DecodeError, whose reason has none of the frame's words."""
     try:
         return read(frame)
     except DecodeError as error:
         reason = error.reason
     except UnicodeError:
-        reason = "a frame is text that UTF-8 can hold"
+        reason = "text is not valid UTF-8"
     except RecursionError:
-        reason = "a frame that is nested too deeply"
+        reason = "frame is nested too deeply"
     except msgspec.MsgspecError as error:
-        reason = f"no frame: {error}"
+        reason = f"frame cannot be read: {error}"
     except Exception as error:  # what such values raise where msgspec meets them
-        reason = f"no frame: {_name(error)}"
+        reason = f"frame cannot be read: {class_name(error)}"
     raise DecodeError(reason, _quote(frame)) from None
 
 
-def _foreign(frame: object) -> dict[str, Any]:
-    """The members of a mapping, or of an object: by attribute, and what an unknown type has beyond, from `to_dict()`.
-    Their code may raise whatever it likes."""
+def _foreign(frame: object) -> dict[str, object]:
+    """The members of a mapping or of an object. An object's known fields are read by attribute; where its type is not
+    known, `to_dict()` gives the others. Such code may raise any exception."""
     try:
         if isinstance(frame, Mapping):
             return dict(frame)
@@ -97,17 +96,17 @@ def _foreign(frame: object) -> dict[str, Any]:
             return dict(to_dict()) | members
         return members
     except Exception as error:
-        raise DecodeError(f"a {_name(frame)} that cannot be read: {_name(error)}") from None
+        raise DecodeError(f"{class_name(frame)} object cannot be read: {class_name(error)}") from None
 
 
-def _event(members: dict[str, Any]) -> ServerEvent:
-    """The event of these members: values, or JSON that is not unpacked yet, so that what nobody asks for costs nothing,
-    whatever its size."""
+def _event(members: dict[str, object]) -> ServerEvent:
+    """The event of these members. They are values, or JSON that is not unpacked yet: a member that the event does not
+    have is never unpacked, however large it is."""
     if "type" not in members:
-        raise DecodeError("a frame has a `type`")
+        raise DecodeError("frame has no `type`")
     tag = _unpacked(members.pop("type"))
     if not isinstance(tag, str):
-        raise DecodeError(f"type: expected `str`, got `{_name(tag)}`")
+        raise DecodeError(f"type: expected `str`, got `{class_name(tag)}`")
     if members.get("turn_id") is not None:
         members["turn_id"] = _as_text(members["turn_id"])
     if (kind := _KNOWN.get(tag)) is None:
@@ -120,30 +119,30 @@ def _event(members: dict[str, Any]) -> ServerEvent:
     return _checked(kind, fields)
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     return _value(value) if isinstance(value, msgspec.Raw) else value
 
 
-def _field(tag: str, name: str, value: Any) -> Any:
+def _field(tag: str, name: str, value: object) -> object:
     try:
         return _unpacked(value)
     except msgspec.ValidationError as error:  # a number that is too large
         raise DecodeError(f"{tag}: {name}: {error}") from None
 
 
-def _as_text(value: Any) -> str | None:
-    """A turn_id: a string is itself, null none, anything else its JSON text."""
+def _as_text(value: object) -> str | None:
+    """A turn_id as text: a string as it is, null as None, anything else as its JSON text."""
     text = value if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
     json = bytes(text).decode()
     return _value(json) if json.startswith(('"', "null")) else json
 
 
-def _checked(kind: type[ServerEvent], fields: dict[str, Any]) -> ServerEvent:
+def _checked(kind: type[ServerEvent], fields: dict[str, object]) -> ServerEvent:
     try:
         event = msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise DecodeError(f"{kind.__struct_config__.tag}: {error}") from None
-    msgspec.json.encode(event)  # raises for text that UTF-8 cannot hold, which no recording could either
+    msgspec.json.encode(event)  # raises for text that UTF-8 cannot hold, which no recording could hold either
     return event
 
 
@@ -152,11 +151,11 @@ def _quote(frame: object) -> str:
         return repr(bytes(frame[:100]))
     if type(frame) is str:
         return frame[:100].encode(errors="backslashreplace").decode()
-    return f"<{_name(frame)}>"
+    return f"<{class_name(frame)}>"
 
 
-def _name(value: object) -> str:
-    """The name of a value's class, whatever its metaclass makes of that."""
+def class_name(value: object) -> str:
+    """The name of a value's class. A metaclass cannot change it, nor raise."""
     return str(type.__dict__["__name__"].__get__(type(value)))
 
 
@@ -164,10 +163,11 @@ def _name(value: object) -> str:
 
 
 def close_command() -> str:
-    """Flush what is buffered into events, then close: the server does both."""
+    """The frame that asks the server to turn what it has buffered into events, and then to close the connection."""
     return '{"type":"close"}'
 
 
 def config_command(settings: TurnSettings) -> str:
-    """New turn settings in mid-session: only what is set. The server does not acknowledge it."""
+    """The frame that changes the turn settings during a session; it holds only what is set. The server does not
+    acknowledge it."""
     return msgspec.json.encode({"type": "config", "turn": settings.given()}).decode()
