@@ -8,14 +8,14 @@ import tracemalloc
 from collections.abc import Callable
 from time import perf_counter
 
-from pytest_benchmark.fixture import BenchmarkFixture
-
-from inkturns import TurnEagerEnd, TurnEnd, TurnMachine, TurnResume, Turns, TurnStart, TurnUpdate
+from inkturns import TurnMachine, Turns
+from inkturns.events import TurnEagerEnd, TurnEnd, TurnResume, TurnStart, TurnUpdate
 
 WORDS = ["Hi", "I", "need", "to", "cancel", "my", "subscription", "please", "because", "it", "got", "too", "expensive"]
 TURNS = 300
 
 Compare = Callable[..., float]
+Hold = Callable[..., float]
 
 
 def frame(kind: str, transcript: str | None = None) -> str:
@@ -66,25 +66,30 @@ def hand_written() -> None:
     assert len(heard) == len(STREAM)
 
 
-def through_turns() -> None:
+def through_turns() -> Callable[[], None]:
     """Raw frame to hook, a hook on each of the five events."""
     turns = Turns()
     heard: list[object] = []
     for on in (turns.on_start, turns.on_update, turns.on_eager_end, turns.on_resume, turns.on_end):
         on(heard.append)
-    feed = turns.feed
-    for raw in STREAM:
-        feed(raw)
-    assert len(heard) == len(STREAM)
+
+    def run() -> None:
+        feed = turns.feed
+        for raw in STREAM:
+            feed(raw)
+        assert len(heard) == len(STREAM)
+        heard.clear()
+
+    return run
 
 
 def test_feed_against_hand_written(compare: Compare) -> None:
-    """At most 0.85 of the hand-written loop's time a frame; the aim is 0.65."""
-    assert compare(through_turns, hand_written, per=len(STREAM)) <= 0.85
+    """To hooks on the five events, both with the same decoding of the same text frames."""
+    compare("frame", through_turns(), hand_written, per=len(STREAM))
 
 
-def test_memory_of_an_idle_machine(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
-    """At most 1 KiB beyond what all share: new, and after a turn."""
+def test_memory_of_an_idle_machine(figure: Hold, say: Callable[[str], None]) -> None:
+    """Beyond what all machines share: new, and after a turn."""
 
     def after_a_turn() -> TurnMachine:
         machine = TurnMachine()
@@ -92,6 +97,7 @@ def test_memory_of_an_idle_machine(benchmark: BenchmarkFixture, say: Callable[[s
             machine.receive(event)
         return machine
 
+    sizes = []
     for make in (TurnMachine, after_a_turn):
         make()
         tracemalloc.start()
@@ -99,13 +105,12 @@ def test_memory_of_an_idle_machine(benchmark: BenchmarkFixture, say: Callable[[s
         size = tracemalloc.get_traced_memory()[0] / len(machines)
         tracemalloc.stop()
         say(f"{size:.0f} bytes, {make.__name__}")
-        assert size <= 1024
-    benchmark.pedantic(TurnMachine, rounds=100)
+        sizes.append(size)
+    figure("machine", max(sizes))
 
 
 def test_a_million_turns(compare: Compare, say: Callable[[str], None]) -> None:
-    """Flat: the last thousands take at most 1.1 of the first of a machine that is new, in turns with them, and no more
-    memory."""
+    """Flat: a thousand turns take as long after a million as on a new machine, and keep no more memory."""
     turn = (
         TurnStart(request_id="r", turn_id="1"),
         TurnUpdate("book a", request_id="r", turn_id="1"),
@@ -132,11 +137,10 @@ def test_a_million_turns(compare: Compare, say: Callable[[str], None]) -> None:
     first_size = size(machine)
     for _ in range(1000):
         thousand(machine)
-    ratio = compare(lambda: thousand(machine), lambda: thousand(TurnMachine()), per=5000)
+    compare("million", lambda: thousand(machine), lambda: thousand(TurnMachine()), per=5000)
     last_size = size(machine)
     say(f"bytes kept by a thousand turns: {first_size} at first, {last_size} in the end")
     assert machine.turn is None
-    assert ratio <= 1.1
     assert last_size <= first_size + 1024
 
 
@@ -152,10 +156,10 @@ def test_update_after_many_turns(compare: Compare) -> None:
         events = [TurnUpdate(said(n), turn_id="last") for n in range(1, 13)] * 300
         return lambda: [machine.receive(event) for event in events]
 
-    assert compare(updates_after(10_000), updates_after(1), per=3600) <= 1.1
+    compare("late update", updates_after(10_000), updates_after(1), per=3600)
 
 
-def test_update_of_many_words(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
+def test_update_of_many_words(figure: Hold, say: Callable[[str], None]) -> None:
     """From 10 to 10,000 words, an update's cost grows no faster than that of json.loads, in seconds a word."""
 
     def frames(length: int) -> list[str]:
@@ -179,9 +183,8 @@ def test_update_of_many_words(benchmark: BenchmarkFixture, say: Callable[[str], 
     }
     for words, (ours, theirs) in costs.items():
         say(f"{words} words: {ours * 1e6:.2f} µs; json.loads {theirs * 1e6:.2f} µs")
-    benchmark.pedantic(lambda: [turns.feed(raw) for raw in frames(10_000)], rounds=3)
     ours, theirs = (long - short for long, short in zip(costs[10_000], costs[10], strict=True))
-    assert ours <= theirs
+    figure("words", ours / theirs)
 
 
 def printed_by(code: str) -> str:
@@ -191,8 +194,8 @@ def printed_by(code: str) -> str:
     ).stdout
 
 
-def test_import(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None:
-    """`import inkturns` takes at most 0.35 of `import cartesia`, and brings neither asyncio nor anyio."""
+def test_import(figure: Hold, say: Callable[[str], None]) -> None:
+    """Against the vendor's SDK; and `import inkturns` brings neither asyncio nor anyio."""
 
     def seconds(module: str) -> float:
         code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
@@ -202,9 +205,7 @@ def test_import(benchmark: BenchmarkFixture, say: Callable[[str], None]) -> None
         seconds(module)  # the first writes byte code
     pairs = [(seconds("inkturns"), seconds("cartesia")) for _ in range(9)]
     ours, theirs = (min(times) * 1000 for times in zip(*pairs, strict=True))  # what else runs here can only add
-    ratio = ours / theirs
-    say(f"{ratio:.2f} ({ours:.0f} ms to {theirs:.0f} ms)")
-    benchmark.pedantic(lambda: seconds("inkturns"), rounds=3)
+    say(f"{ours:.0f} ms to {theirs:.0f} ms")
     code = "import sys, inkturns; print(sorted({'asyncio', 'anyio'} & set(sys.modules)))"
     assert printed_by(code) == "[]\n"
-    assert ratio <= 0.35
+    figure("import", ours / theirs)
