@@ -1,9 +1,21 @@
-"""What all tests share: how long they look; and, for the async ones, virtual time on each backend, and a call."""
+"""What all tests share: how much they try, virtual time for the async ones on each backend, and a call.
 
+How much is tried: `pytest` tries a sample of everything, in about a minute. `--full` tries all of it: every session of
+the exhaustive walk, every mutant, every seed of the storms. `--deep` is `--full` with numbers that take hours. A test
+that the sample leaves out is marked `full`; one that only counts higher asks the fixtures `full` and `deep`.
+"""
+
+import gc
 import inspect
+import json
+import re
 import signal
-from collections.abc import AsyncIterable
-from typing import Any
+import subprocess
+import sys
+from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -12,34 +24,65 @@ from hypothesis import HealthCheck, settings
 from inkturns.actions import Report, Turn
 from inkturns.agent import Agent, Settled, Thought
 from inkturns.events import TurnEagerEnd, TurnEnd, TurnResume, TurnStart, TurnUpdate
-from inkturns.testing import virtual
+from inkturns.testing import virtual_time
 
-# Deterministic: a red run is red again. Sessions are drawn step by step, which Hypothesis takes for slowness.
+# Deterministic: a run that failed fails again. Sessions are drawn step by step; Hypothesis calls that slow.
 settings.register_profile(
-    "default", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+    "full", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("deep", settings.get_profile("default"), derandomize=False, max_examples=5000)
+settings.register_profile("quick", settings.get_profile("full"), max_examples=10)
+settings.register_profile("deep", settings.get_profile("full"), derandomize=False, max_examples=5000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--deep", action="store_true", help="look longer: hours, for the exhaustive walk")
+    parser.addoption("--full", action="store_true", help="try everything, and not a sample: minutes")
+    parser.addoption("--deep", action="store_true", help="try more than everything: hours for the exhaustive walk")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts the tests with & has them ignore Ctrl-C, and the commands that they start inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    settings.load_profile("deep" if config.getoption("--deep") else "default")
+    config.addinivalue_line("markers", "full: runs with --full or --deep only; others of its kind always run")
+    settings.load_profile("deep" if is_deep(config) else "full" if is_full(config) else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not is_full(config):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_deep(config: pytest.Config) -> bool:
+    return bool(config.getoption("--deep"))
+
+
+def is_full(config: pytest.Config) -> bool:
+    return bool(config.getoption("--full")) or is_deep(config)
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    return is_full(pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def deep(pytestconfig: pytest.Config) -> bool:
-    return bool(pytestconfig.getoption("--deep"))
+    return is_deep(pytestconfig)
+
+
+@pytest.fixture
+def only_new_garbage() -> Iterator[None]:
+    """A collection looks at what the test made, and not at thousands of collected tests, which takes half a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if inspect.iscoroutinefunction(metafunc.function):
         metafunc.fixturenames.append("backend")
-        metafunc.parametrize("backend", virtual.BACKENDS)
+        metafunc.parametrize("backend", virtual_time.BACKENDS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,7 +96,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         with anyio.fail_after(86_400):
             await pyfuncitem.function(**given)
 
-    virtual.run(limited, backend=str(pyfuncitem.callspec.params["backend"]))
+    virtual_time.run(limited, backend=str(pyfuncitem.callspec.params["backend"]))
     return True
 
 
@@ -77,7 +120,7 @@ class Call:
         agent = self.agent(**options)
 
         @agent.respond
-        async def respond(turn: Turn | None, thought: Thought) -> None:
+        async def respond(turn: Turn | None, thought: Thought[Any]) -> None:
             await self.speak(thought)
 
         return agent
@@ -85,6 +128,15 @@ class Call:
     async def speak(self, thought: AsyncIterable[object]) -> None:
         async for item in thought:
             self.see(f"{item}")
+
+    @staticmethod
+    async def stubborn(seconds: float) -> None:
+        """Does not let itself be cancelled."""
+        until = anyio.current_time() + seconds
+        with anyio.CancelScope(shield=True):  # trio's cancellation comes again at once
+            while anyio.current_time() < until:
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep(until - anyio.current_time())
 
     def see(self, what: str) -> None:
         self.seen.append((round(anyio.current_time(), 3), what))
@@ -128,3 +180,25 @@ class Call:
 @pytest.fixture
 def call() -> Call:
     return Call()
+
+
+def _flagged_by_mypy(path: Path) -> set[int]:
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    found = re.findall(r"^(.+?):(\d+): error: ", done.stdout, re.MULTILINE)
+    assert {Path(where).name for where, _ in found} <= {path.name}, done.stdout
+    return {int(number) for _, number in found}
+
+
+def _flagged_by_pyright(path: Path) -> set[int]:
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = [each for each in json.loads(done.stdout)["generalDiagnostics"] if each["severity"] == "error"]
+    return {each["range"]["start"]["line"] + 1 for each in found}
+
+
+@pytest.fixture(params=[_flagged_by_mypy, _flagged_by_pyright], ids=["mypy", "pyright"])
+def flagged(request: pytest.FixtureRequest) -> Callable[[Path], set[int]]:
+    """flagged(path) gives the lines of a file that a type checker refuses."""
+    return cast(Callable[[Path], set[int]], request.param)

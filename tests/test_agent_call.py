@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from inkturns.actions import ReportKind, Turn
-from inkturns.agent import Agent, Outcome, Thought
+from inkturns.agent import Agent, Outcome, ReplyOutcome, Thought
 from inkturns.events import Connected, Disconnected, Event, TurnEagerEnd, TurnEnd, TurnStart
-from inkturns.policy import OnLost, OnStall, Policy
-from inkturns.testing import virtual
+from inkturns.policy import AfterDisconnect, AfterStall, Policy
+from inkturns.testing import virtual_time
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -43,7 +43,7 @@ async def test_a_reply_that_is_committed_when_the_items_end_may_finish(call: "Ca
             yield word
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await call.speak(thought)
         await anyio.sleep(1)
         call.see("heard")
@@ -52,14 +52,17 @@ async def test_a_reply_that_is_committed_when_the_items_end_may_finish(call: "Ca
     assert call.seen == [(1.0, "a"), (2.0, "b"), (3.0, "heard")]
 
 
-@pytest.mark.parametrize(("on_lost", "seen"), [(OnLost.ABANDON, ["lost"]), (OnLost.RESPOND, ["ended", "HELLO"])])
-async def test_an_open_turn_is_disconnected_when_the_items_end(call: "Call", on_lost: OnLost, seen: list[str]) -> None:
-    agent = call.speaks(policy=Policy(on_lost=on_lost))
+@pytest.mark.parametrize("after_disconnect", AfterDisconnect)
+async def test_f53_an_open_turn_is_abandoned_when_the_items_end(
+    call: "Call", after_disconnect: AfterDisconnect
+) -> None:
+    """Whatever the policy says: the caller has hung up."""
+    agent = call.speaks(policy=Policy(after_disconnect=after_disconnect))
     agent.think(lambda turn: turn.transcript.upper())
     agent.on_abandon(lambda turn: call.see(f"{turn.end}"))
     agent.on_end(lambda turn: call.see("ended"))
     await agent.run(frames(TurnStart(), TurnEagerEnd(transcript="hello"), 1.0))
-    assert call.seen == [(1.0, what) for what in seen]
+    assert call.seen == [(1.0, "lost")]
 
 
 async def test_what_the_items_raise_is_raised_after_the_reply_has_finished(call: "Call") -> None:
@@ -87,9 +90,12 @@ async def test_what_the_block_raises_is_raised_as_itself(call: "Call") -> None:
             raise ConnectionError("gone")
 
 
-async def test_what_cannot_be_iterated_is_refused_in_pythons_words() -> None:
-    with pytest.raises(AttributeError, match="__aiter__"):
-        await Agent().run([])  # type: ignore[arg-type]
+async def test_what_cannot_be_iterated_is_refused_before_the_call_begins(call: "Call") -> None:
+    agent = call.agent()
+    with pytest.raises(TypeError, match="items must be an async iterable of frames, got list"):
+        await agent.run([])  # type: ignore[arg-type]
+    async with agent:  # it can still serve its call
+        agent.feed(TurnStart())
 
 
 async def test_close_ends_the_call_at_once_and_without_an_error(call: "Call") -> None:
@@ -106,7 +112,7 @@ async def test_close_ends_the_call_at_once_and_without_an_error(call: "Call") ->
         return "never"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         try:
             await anyio.sleep(9)
         finally:
@@ -126,15 +132,15 @@ async def test_close_ends_the_call_at_once_and_without_an_error(call: "Call") ->
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(close)
         await agent.run(frames(*HELLO, 9.0))
-    assert sorted(call.seen) == [(1.0, "listen"), (1.0, "respond"), (1.0, "think")]
+    assert sorted(call.seen) == [(0.5, "listen"), (1.0, "respond"), (1.0, "think")]  # listen: cut for the reply
     assert [settled.outcome for settled in call.settled] == [Outcome.ADOPTED]
     agent.close()
 
 
-@pytest.mark.parametrize("on_lost", OnLost)
-async def test_close_hands_over_the_words_of_the_open_turn(call: "Call", on_lost: OnLost) -> None:
+@pytest.mark.parametrize("after_disconnect", AfterDisconnect)
+async def test_close_hands_over_the_words_of_the_open_turn(call: "Call", after_disconnect: AfterDisconnect) -> None:
     """Unanswered, whatever the policy says: nobody would hear it."""
-    agent = call.speaks(policy=Policy(on_lost=on_lost))
+    agent = call.speaks(policy=Policy(after_disconnect=after_disconnect))
     agent.on_abandon(lambda turn: call.see(f"{turn.end} {turn.transcript}"))
     agent.think(lambda turn: anyio.sleep(9))
     async with agent:
@@ -143,7 +149,7 @@ async def test_close_hands_over_the_words_of_the_open_turn(call: "Call", on_lost
         agent.close()
         await anyio.sleep(9)
     assert call.seen == [(1.0, "lost hello")]
-    assert [settled.outcome for settled in call.settled] == [Outcome.VOID]
+    assert [settled.outcome for settled in call.settled] == [Outcome.CANCELLED]
 
 
 @pytest.mark.parametrize("at", [0.5, 1.5, 2.5])  # while the items come, while it thinks, while it speaks
@@ -167,7 +173,7 @@ async def test_cancellation_from_outside_stops_at_once_and_every_task_is_over(ca
         return "a"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         await counted(9)
 
@@ -187,8 +193,7 @@ async def test_a_task_that_will_not_end_is_reported_and_waited_for(call: "Call")
 
     @agent.think
     async def think(turn: Turn) -> str:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(5)
+        await call.stubborn(5)
         return "never"
 
     async with agent:
@@ -226,13 +231,15 @@ async def test_outside_a_call_nothing_is_fed_or_said(call: "Call") -> None:
     acts += [lambda: agent.use(Policy())]
     for _ in range(2):
         for act in acts:
-            with pytest.raises(RuntimeError, match="inside its run"):
+            with pytest.raises(RuntimeError, match="inside its `run`"):
                 act()
-        with pytest.raises(RuntimeError, match="inside its call"):
-            await agent.say("hello")
         if agent._call is None:
+            with pytest.raises(RuntimeError, match="inside its call"):
+                agent.say("hello")
             async with agent:
                 pass
+        else:
+            assert await agent.say("hello") is ReplyOutcome.NOT_BEGUN
 
 
 async def test_feed_returns_the_actions_without_running_a_role(call: "Call") -> None:
@@ -257,7 +264,7 @@ async def test_a_frame_that_cannot_be_read_is_a_report(call: "Call") -> None:
 
 def test_feed_works_in_a_bare_callback_of_a_plain_asyncio_loop() -> None:
     said: list[object] = []
-    agent = Agent(policy=Policy(stall_timeout=1.0, on_stall=OnStall.END))
+    agent = Agent(policy=Policy(stall_timeout=1.0, after_stall=AfterStall.END))
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
@@ -265,7 +272,7 @@ def test_feed_works_in_a_bare_callback_of_a_plain_asyncio_loop() -> None:
         await asyncio.sleep(9)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         async for item in thought:
             said.append(item)
 
@@ -281,7 +288,7 @@ def test_feed_works_in_a_bare_callback_of_a_plain_asyncio_loop() -> None:
             loop.call_soon(agent.close)
             await asyncio.sleep(9)
 
-    with asyncio.Runner(loop_factory=virtual.VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=virtual_time.VirtualLoop) as runner:
         runner.run(main())
         assert runner.get_loop().time() == pytest.approx(2.5)
     assert said == ["hello", "you"]
@@ -292,11 +299,11 @@ def test_feed_works_in_a_bare_callback_of_trio() -> None:
     import trio.testing
 
     said: list[object] = []
-    agent = Agent(policy=Policy(stall_timeout=1.0, on_stall=OnStall.END))
+    agent = Agent(policy=Policy(stall_timeout=1.0, after_stall=AfterStall.END))
     agent.think(lambda turn: turn.transcript)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         said.append((trio.current_time(), await thought))
 
     async def main() -> None:
@@ -370,7 +377,7 @@ async def test_ticks_come_by_themselves_at_the_deadline(call: "Call") -> None:
         call.update("hello")  # moves it to 3
         await anyio.sleep(4)  # once
         call.update("hello you")
-        agent.use(Policy(stall_timeout=0.5, on_stall=OnStall.END))  # brings it forward
+        agent.use(Policy(stall_timeout=0.5, after_stall=AfterStall.END))  # brings it forward
         await anyio.sleep(1)
         call.start()
         agent.use(Policy())  # takes it away
@@ -392,15 +399,15 @@ async def test_a_source_may_give_several_events_a_frame(call: "Call") -> None:
 # -- the policy's functions
 
 
-async def test_policy_functions_that_raise_are_reported_and_count_as_false(call: "Call") -> None:
-    def broken(*texts: str) -> bool:
+async def test_policy_functions_that_raise_are_reported_and_count_as_their_safe_side(call: "Call") -> None:
+    def broken(*given: object) -> bool:
         raise ValueError("so be it")
 
     agent = call.agent(policy=Policy(match=broken, interrupts=broken))
-    agent.think(lambda turn: f"{turn.transcript} {turn.thoughts}")
+    agent.think(lambda turn: f"{turn.transcript} {turn.latest_thought}")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await call.speak(thought)
         await anyio.sleep(2)
 
@@ -409,9 +416,9 @@ async def test_policy_functions_that_raise_are_reported_and_count_as_false(call:
         await anyio.sleep(1)
         call.end("hello")  # matches nothing
         await anyio.sleep(1)
-        call.turn("stop")  # interrupts nothing
-    assert call.said == ["hello 2"]
-    assert [report.kind for report in call.reports] == [ReportKind.POLICY_ERROR] * 2
+        call.turn("stop")  # interrupts: the user has the floor
+    assert call.said == ["hello 2", "stop 1"]
+    assert {report.kind for report in call.reports} == {ReportKind.POLICY_ERROR}
 
 
 async def test_what_the_closing_step_still_orders_is_not_heard(call: "Call") -> None:

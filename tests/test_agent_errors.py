@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,7 +12,7 @@ from inkturns.actions import CancelReason, Turn
 from inkturns.agent import Agent, Outcome, Thought
 from inkturns.events import Event, TurnEagerEnd, TurnEnd, TurnStart
 from inkturns.policy import Policy
-from inkturns.testing import virtual
+from inkturns.testing import virtual_time
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -33,7 +34,7 @@ def fails(role: str, agent: Agent, error: Exception) -> None:
     def broken(*given: object) -> Any:
         raise error
 
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         async for _ in thought:
             pass
 
@@ -76,8 +77,12 @@ async def test_on_failure_is_told_once_and_the_call_goes_on(call: "Call", where:
 async def test_several_on_failure_hooks_are_all_told(call: "Call") -> None:
     agent = call.agent()
     fails("respond", agent, ValueError("respond"))
+
+    def told(name: str, turn: Turn | None, error: Exception) -> None:
+        call.see(f"{name} {error}")
+
     for name in "one", "two":
-        agent.on_failure(lambda turn, error, name=name: call.see(f"{name} {error}"))
+        agent.on_failure(partial(told, name))
     await agent.run(hello())
     assert call.said == ["one respond", "two respond"]
 
@@ -87,7 +92,7 @@ async def test_what_on_failure_raises_ends_run(call: "Call") -> None:
     fails("respond", agent, ValueError("respond"))
 
     @agent.on_failure
-    def on_failure(turn: Turn, error: Exception) -> None:
+    def on_failure(turn: Turn | None, error: Exception) -> None:
         raise KeyError("another") from error
 
     with pytest.raises(KeyError, match="another") as raised:
@@ -105,8 +110,7 @@ async def test_several_errors_are_raised_as_a_group(call: "Call") -> None:
     agent.on_update(broken)
 
     async def frames() -> AsyncIterator[Event]:
-        yield TurnStart()
-        yield TurnEnd(transcript="hello")
+        yield TurnEnd(transcript="hello")  # opens its turn too
         raise ConnectionError("gone")
 
     with pytest.raises(ExceptionGroup) as raised:
@@ -122,8 +126,8 @@ async def test_a_thought_that_fails_while_speculative_is_thought_failed_and_noth
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
-        yield f"{turn.thoughts}"
-        if turn.thoughts == 1:
+        yield f"{turn.latest_thought}"
+        if turn.latest_thought == 1:
             raise ConnectionError("429")
 
     async with agent:
@@ -143,7 +147,7 @@ async def test_a_speculation_that_fails_does_not_end_run(call: "Call") -> None:
 
     @agent.think
     async def think(turn: Turn) -> str:
-        if turn.thoughts == 1:
+        if turn.latest_thought == 1:
             raise ConnectionError("429")
         return "a"
 
@@ -166,7 +170,7 @@ async def test_respond_sees_what_its_thought_raised_after_the_items_before_it(ca
         raise ValueError("so be it")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         if turn.number == 1:
             with pytest.raises(ValueError, match="so be it"):
                 await call.speak(thought)
@@ -198,7 +202,7 @@ async def test_what_a_thought_raised_is_told_once_though_respond_took_it_in_a_ta
         raise ValueError("so be it")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call.speak, thought)
             if more:
@@ -232,7 +236,7 @@ async def test_what_respond_raises_while_its_thought_goes_on_ends_both(call: "Ca
             call.see("cancelled")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await anext(thought)
         raise OSError("the line is cut")
 
@@ -245,10 +249,10 @@ async def test_what_respond_raises_while_its_thought_goes_on_ends_both(call: "Ca
     assert list(map(str, failures)) == ["the line is cut"] * 2
 
 
-async def test_a_failure_of_what_is_said_has_no_turn(call: "Call") -> None:
+async def test_a_failure_of_what_is_said_has_turn_0(call: "Call") -> None:
     agent = call.speaks()
     failures: list[object] = []
-    agent.on_failure(lambda turn, error: failures.append((turn, str(error))))
+    agent.on_failure(lambda turn, error: failures.append((turn and turn.number, str(error))))
 
     async def broken() -> AsyncIterator[str]:
         yield "a"
@@ -258,7 +262,7 @@ async def test_a_failure_of_what_is_said_has_no_turn(call: "Call") -> None:
         await agent.say(broken())
         await agent.say("b")
     assert call.said == ["a", "b"]
-    assert failures == [(None, "so be it")]
+    assert failures == [(0, "so be it")]
 
 
 async def test_the_other_tasks_are_over_when_one_has_failed(call: "Call") -> None:
@@ -273,7 +277,7 @@ async def test_the_other_tasks_are_over_when_one_has_failed(call: "Call") -> Non
         return "a"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         try:
             await thought
         finally:
@@ -399,8 +403,9 @@ async def test_a_hook_of_the_report_of_a_stuck_task_may_raise(call: "Call") -> N
 
     @agent.think
     async def think(turn: Turn) -> str:
-        with anyio.CancelScope(shield=turn.thoughts == 1):
-            await anyio.sleep(1)
+        if turn.latest_thought == 1:
+            await call.stubborn(1)
+        await anyio.sleep(1)
         return "a"
 
     async with agent:
@@ -413,7 +418,7 @@ async def test_a_hook_of_the_report_of_a_stuck_task_may_raise(call: "Call") -> N
 
 
 async def test_what_policy_functions_raise_never_gets_out(call: "Call") -> None:
-    def broken(*texts: str) -> bool:
+    def broken(*given: object) -> bool:
         raise ValueError("so be it")
 
     agent = call.speaks(policy=Policy(match=broken, interrupts=broken))
@@ -446,11 +451,11 @@ def test_who_awaits_what_somebody_else_cancelled_has_failed(role: str) -> None:
         return "a"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         await stray()
 
-    virtual.run(agent.run, hello())
+    virtual_time.run(agent.run, hello())
     [failure] = failures
     label = "thought 1 of turn 1" if role == "think" else "reply to turn 1"
     assert str(failure) == f"{label} was cancelled, and not by its agent"

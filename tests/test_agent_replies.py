@@ -8,16 +8,10 @@ import anyio
 from inkturns.actions import Turn
 from inkturns.agent import Outcome, Thought
 from inkturns.events import ReplyDone, ReplyStarted
-from inkturns.policy import Policy, words
+from inkturns.policy import Policy, min_words
 
 if TYPE_CHECKING:
     from tests.conftest import Call
-
-
-async def stubborn(seconds: float) -> None:
-    """What does not let itself be cancelled."""
-    with anyio.CancelScope(shield=True):
-        await anyio.sleep(seconds)
 
 
 # -- listen
@@ -52,12 +46,12 @@ async def test_the_interrupted_reply_is_gone_before_listen_is_called(call: "Call
     listens(call, agent)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         try:
             call.see(await thought)
             await anyio.sleep(10)
         finally:
-            await stubborn(0.03)
+            await call.stubborn(0.03)
             call.see("gone")
 
     async with agent:
@@ -74,12 +68,12 @@ async def test_listen_waits_no_longer_than_50_ms(call: "Call") -> None:
     listens(call, agent)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         try:
             await thought
             await anyio.sleep(10)
         finally:
-            await stubborn(0.3)
+            await call.stubborn(0.3)
             call.see("gone")
 
     async with agent:
@@ -91,12 +85,12 @@ async def test_listen_waits_no_longer_than_50_ms(call: "Call") -> None:
 
 
 async def test_a_reply_that_goes_on_defers_listen_to_its_interrupt(call: "Call") -> None:
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     agent.think(lambda turn: "a")
     listens(call, agent)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         try:
             call.see(await thought)
             await anyio.sleep(5)
@@ -116,12 +110,12 @@ async def test_a_reply_that_goes_on_defers_listen_to_its_interrupt(call: "Call")
 
 
 async def test_a_reply_that_goes_on_defers_listen_to_its_end(call: "Call") -> None:
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     agent.think(lambda turn: "a")
     listens(call, agent)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         await anyio.sleep(2)
         call.see("heard")
@@ -137,13 +131,13 @@ async def test_a_reply_that_goes_on_defers_listen_to_its_end(call: "Call") -> No
 
 
 async def test_a_backchannel_is_never_listened_to(call: "Call") -> None:
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     agent.think(lambda turn: "a")
     listens(call, agent)
     agent.on_abandon(lambda turn: call.see(f"{turn.end} {turn.transcript}"))
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         call.see(await thought)
         await anyio.sleep(2)
         call.see("heard")
@@ -166,7 +160,7 @@ async def test_a_backchannel_is_never_listened_to(call: "Call") -> None:
 
 async def test_speech_that_the_application_began_elsewhere_defers_listen_too(call: "Call") -> None:
     """ReplyStarted(0), fed, is a reply in flight like any other, though no task of the agent speaks it."""
-    agent = call.speaks(policy=Policy(interrupts=words(2)))
+    agent = call.speaks(policy=Policy(interrupts=min_words(2)))
     agent.think(lambda turn: "a")
     listens(call, agent)
     async with agent:
@@ -221,7 +215,7 @@ async def test_a_reply_is_audible_from_its_first_item_and_done_when_respond_retu
         return "a"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         await anyio.sleep(1)
 
@@ -240,11 +234,11 @@ async def test_a_reply_is_audible_from_its_first_item_and_done_when_respond_retu
 
 
 async def test_while_a_reply_is_in_flight_nothing_is_thought_ahead(call: "Call") -> None:
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     agent.think(lambda turn: call.see(f"think {turn.transcript}"))
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         await anyio.sleep(2)
 
@@ -255,12 +249,12 @@ async def test_while_a_reply_is_in_flight_nothing_is_thought_ahead(call: "Call")
         await anyio.sleep(2)
         call.eager("oh well")
         await anyio.sleep(1)
-    assert call.seen == [(0.0, "think hello"), (3.0, "think oh well")]
+    assert call.seen == [(0.0, "think hello"), (2.0, "think oh"), (3.0, "think oh well")]  # at 2.0 the reply is over
 
 
 async def test_a_reply_that_was_told_to_be_done_is_over(call: "Call") -> None:
     """ReplyDone, fed while `respond` goes on: the machine thinks ahead again, and nothing of the old reply is said."""
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     listens(call, agent)
 
     @agent.think
@@ -270,7 +264,7 @@ async def test_a_reply_that_was_told_to_be_done_is_over(call: "Call") -> None:
             await anyio.sleep(1)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await call.speak(thought)
 
     async with agent:
@@ -299,7 +293,7 @@ async def test_interrupt_stops_whatever_is_said_and_cancels_what_would_be(call: 
             yield f"{turn.number}: {i}"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await call.speak(thought)
 
     async with agent:

@@ -1,7 +1,7 @@
 """Agent: how a stream runs ahead of its reply, by how much, and in whose task."""
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -53,14 +53,14 @@ def counted(call: "Call", made: list[int]) -> AsyncIterator[int]:
     return stream()
 
 
-@pytest.mark.parametrize("max_ahead", [1, 3])
-async def test_a_stream_runs_ahead_by_max_ahead_before_and_after_the_commit(call: "Call", max_ahead: int) -> None:
-    agent, made = call.agent(max_ahead=max_ahead), list[int]()
+@pytest.mark.parametrize("buffer_size", [1, 3])
+async def test_a_stream_runs_ahead_by_max_ahead_before_and_after_the_commit(call: "Call", buffer_size: int) -> None:
+    agent, made = call.agent(buffer_size=buffer_size), list[int]()
     ahead = []
     agent.think(lambda turn: counted(call, made))
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         async for i in thought:
             await anyio.sleep(0.1)
             ahead.append(len(made) - i - 1)
@@ -68,18 +68,18 @@ async def test_a_stream_runs_ahead_by_max_ahead_before_and_after_the_commit(call
     async with agent:
         call.guess("hello")
         await anyio.sleep(1)
-        assert made == list(range(max_ahead))
+        assert made == list(range(buffer_size))
         call.end("hello")
     assert made == list(range(10))
-    assert ahead == [min(max_ahead, 9 - i) for i in range(10)]
+    assert ahead == [min(buffer_size, 9 - i) for i in range(10)]
 
 
 async def test_whoever_waits_for_all_of_a_stream_is_not_stopped_by_the_buffer(call: "Call") -> None:
-    agent, made = call.agent(max_ahead=2), list[int]()
+    agent, made = call.agent(buffer_size=2), list[int]()
     agent.think(lambda turn: counted(call, made))
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         call.see(f"{await thought}")
 
     async with agent:
@@ -91,12 +91,12 @@ async def test_whoever_waits_for_all_of_a_stream_is_not_stopped_by_the_buffer(ca
 
 
 async def test_who_stops_waiting_for_all_of_a_stream_leaves_the_buffer_as_it_was(call: "Call") -> None:
-    agent = call.agent(max_ahead=2)
+    agent = call.agent(buffer_size=2)
     agent.think(lambda turn: letters("abcdefgh", pause=0.1))
     taken: list[object] = []
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         with anyio.move_on_after(0.35):
             await thought
         await anyio.sleep(10)
@@ -111,13 +111,13 @@ async def test_who_stops_waiting_for_all_of_a_stream_leaves_the_buffer_as_it_was
 
 async def test_waiting_on_a_thought_may_be_cancelled_and_taken_up_again(call: "Call") -> None:
     """A timeout around taking the next item, at any moment: nothing is lost, doubled or out of order."""
-    agent = call.agent(max_ahead=2)
+    agent = call.agent(buffer_size=2)
     agent.think(lambda turn: letters("abcdefghijklmnopqrstuvwxyz", pause=0.07))
     taken: list[object] = []
     timeouts = 0
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         nonlocal timeouts
         for patience in (0.0, 0.01, 0.03, 0.07, 0.01, 0.02) * 200:
             with anyio.move_on_after(patience) as scope:
@@ -146,7 +146,7 @@ async def test_a_value_is_not_lost_to_a_timeout(call: "Call") -> None:
         return "a"
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         for _ in range(3):
             with anyio.move_on_after(0.3):
                 await thought
@@ -163,7 +163,7 @@ async def test_a_value_is_not_lost_to_a_timeout(call: "Call") -> None:
 
 async def test_one_task_iterates_and_closes_a_stream(call: "Call") -> None:
     """A scope open around a yield, with tasks in it, is entered and left in one task, at every way to end."""
-    agent = call.speaks(max_ahead=1)
+    agent = call.speaks(buffer_size=1)
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
@@ -189,7 +189,7 @@ async def test_one_task_iterates_and_closes_a_stream(call: "Call") -> None:
 
 
 async def test_no_scope_of_the_agents_is_open_between_two_items(call: "Call") -> None:
-    agent = call.speaks(max_ahead=1)
+    agent = call.speaks(buffer_size=1)
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
@@ -210,7 +210,7 @@ async def test_no_scope_of_the_agents_is_open_between_two_items(call: "Call") ->
 @pytest.mark.parametrize("caught", [True, False])
 async def test_what_is_raised_in_the_wait_for_room_is_thrown_in_at_the_yield(call: "Call", caught: bool) -> None:
     """A timeout of the stream's own, around its yield, that passes while the buffer is full."""
-    agent = call.speaks(max_ahead=1)
+    agent = call.speaks(buffer_size=1)
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
@@ -234,7 +234,7 @@ async def test_what_is_raised_in_the_wait_for_room_is_thrown_in_at_the_yield(cal
 
 
 async def test_a_stream_may_end_where_something_is_thrown_in(call: "Call") -> None:
-    agent = call.speaks(max_ahead=1)
+    agent = call.speaks(buffer_size=1)
 
     @agent.think
     async def think(turn: Turn) -> AsyncIterator[str]:
@@ -251,7 +251,7 @@ async def test_a_stream_may_end_where_something_is_thrown_in(call: "Call") -> No
 
 
 async def test_a_stream_that_nothing_can_be_thrown_into_is_cancelled(call: "Call") -> None:
-    agent = call.speaks(max_ahead=1)
+    agent = call.speaks(buffer_size=1)
     streams = [Letters("ab"), Letters("ab")]
     made = [*streams]
     agent.think(lambda turn: streams.pop(0))
@@ -286,4 +286,4 @@ async def test_a_stream_that_goes_on_after_it_was_cancelled_is_closed_and_not_he
         await anyio.sleep(0.5)
         assert call.seen == [(0.5, "closed")]
         [settled] = call.settled
-    assert (settled.outcome, settled.items) == (Outcome.VOID, 1)
+    assert (settled.outcome, settled.items) == (Outcome.CANCELLED, 1)

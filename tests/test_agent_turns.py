@@ -1,24 +1,18 @@
 """Agent: what it begins, holds, cancels and commits as turns go by."""
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from inkturns.actions import CancelReason, ReportKind, Turn
 from inkturns.agent import Outcome, Thought, current_thought
-from inkturns.events import ContextChanged, EndNow
-from inkturns.policy import OnLost, OnResume, Policy
+from inkturns.events import ContextChanged, Disconnected, EndNow
+from inkturns.policy import AfterDisconnect, AfterResume, Policy
 
 if TYPE_CHECKING:
     from tests.conftest import Call
-
-
-async def stubborn(seconds: float) -> None:
-    """What does not let itself be cancelled."""
-    with anyio.CancelScope(shield=True):
-        await anyio.sleep(seconds)
 
 
 # -- at most one thinks, at most one responds; cancelling is immediate
@@ -38,7 +32,7 @@ async def test_what_is_void_is_cancelled_at_once_and_the_next_begins_when_it_is_
             await anyio.sleep(10)
         finally:
             call.see(f"cancelled {turn.transcript}")
-            await stubborn(0.5)
+            await call.stubborn(0.5)
             thinking -= 1
         return "never"
 
@@ -55,9 +49,9 @@ async def test_what_is_void_is_cancelled_at_once_and_the_next_begins_when_it_is_
         *[(0.0, "think a"), (1.0, "cancelled a"), (1.5, "think a b c"), (3.1, "cancelled a b c")],
     ]
     assert [(settled.thought, settled.began, settled.outcome) for settled in call.settled] == [
-        (2, None, Outcome.VOID),
-        (1, 0.0, Outcome.VOID),
-        (3, 1.5, Outcome.VOID),
+        (2, None, Outcome.CANCELLED),
+        (1, 0.0, Outcome.CANCELLED),
+        (3, 1.5, Outcome.CANCELLED),
     ]
 
 
@@ -69,7 +63,7 @@ async def test_what_is_void_in_the_step_in_which_it_would_begin_never_begins(cal
     @agent.think
     async def think(turn: Turn) -> None:
         call.see(f"think {turn.transcript} {current_thought().cut_at}")
-        if turn.thoughts == 1:
+        if turn.latest_thought == 1:
             with anyio.CancelScope(shield=True):
                 await leave.wait()
         await anyio.sleep(9)
@@ -87,11 +81,12 @@ async def test_what_is_void_in_the_step_in_which_it_would_begin_never_begins(cal
         await anyio.sleep(1)
         assert call.said == said
     assert "think a None" in said
-    assert {settled.outcome for settled in call.settled} == {Outcome.VOID}
+    assert {settled.outcome for settled in call.settled} == {Outcome.CANCELLED}
 
 
-async def test_cancelling_is_level_triggered(call: "Call") -> None:
-    agent = call.speaks()
+async def test_who_swallows_a_cancellation_is_cancelled_again(call: "Call", backend: str) -> None:
+    """On trio at each checkpoint, on asyncio after each `grace`."""
+    agent = call.speaks(grace=0.5)
     swallowed = 0
 
     @agent.think
@@ -110,8 +105,10 @@ async def test_cancelling_is_level_triggered(call: "Call") -> None:
         await anyio.sleep(1)
         call.resume()
         await anyio.sleep(0.01)
+        assert swallowed == (1 if backend == "asyncio" else 5)
+        await anyio.sleep(2.5)
         assert swallowed == 5
-        assert [settled.outcome for settled in call.settled] == [Outcome.VOID]
+        assert [settled.outcome for settled in call.settled] == [Outcome.CANCELLED]
     assert call.said == []
 
 
@@ -124,7 +121,7 @@ async def test_a_stuck_thought_is_reported_once_and_never_heard(call: "Call") ->
         if turn.number == 1:
             yield "a"
             for _ in range(5):
-                await stubborn(1)
+                await call.stubborn(1)
                 yield "stuck"
         yield f"reply {turn.number}"
 
@@ -150,12 +147,12 @@ async def test_a_stuck_reply_is_reported_and_takes_no_more(call: "Call") -> None
             await anyio.sleep(0.1)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         with anyio.CancelScope(shield=turn.number == 1):
             async for item in thought:
                 call.see(f"{turn.number}: {item}")
                 if turn.number == 1:
-                    await anyio.sleep(3)
+                    await call.stubborn(3)
             with pytest.raises(RuntimeError, match="interrupted"):
                 await thought
             assert [item async for item in thought] == []
@@ -188,7 +185,7 @@ async def test_when_respond_returns_the_rest_of_its_thought_is_cancelled(call: "
             call.see("cancelled")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         call.see(await anext(thought))
 
     async with agent:
@@ -209,12 +206,12 @@ async def test_nothing_can_be_taken_from_a_thought_whose_reply_is_over(call: "Ca
 
     async with anyio.create_task_group() as tasks:
 
-        async def later(thought: Thought) -> None:
+        async def later(thought: Thought[Any]) -> None:
             await anyio.sleep(1)
             await call.speak(thought)
 
         @agent.respond
-        async def respond(turn: Turn, thought: Thought) -> None:
+        async def respond(turn: Turn, thought: Thought[Any]) -> None:
             tasks.start_soon(later, thought)
             call.see(await anext(thought))
 
@@ -243,7 +240,7 @@ async def test_respond_takes_what_was_made_before_and_then_what_comes(call: "Cal
 
 
 async def test_a_kept_thought_outlives_a_resume_until_the_text_moves(call: "Call") -> None:
-    agent = call.speaks(policy=Policy(on_resume=OnResume.KEEP))
+    agent = call.speaks(policy=Policy(after_resume=AfterResume.KEEP))
 
     @agent.think
     async def think(turn: Turn) -> str:
@@ -274,7 +271,7 @@ async def test_a_kept_thought_outlives_a_resume_until_the_text_moves(call: "Call
 
 async def test_end_now_closes_the_turn_and_adopts_what_was_thought(call: "Call") -> None:
     agent = call.speaks()
-    agent.think(lambda turn: f"{turn.thoughts}")
+    agent.think(lambda turn: f"{turn.latest_thought}")
     agent.on_end(lambda turn: call.see(f"{turn.end} {turn.transcript}"))
     async with agent:
         agent.end_now()  # nothing is open
@@ -317,9 +314,10 @@ async def test_use_decides_by_another_policy_from_here_on(call: "Call") -> None:
         await anyio.sleep(1)
         call.end("one")
         await anyio.sleep(1)
-        agent.use(Policy(on_lost=OnLost.RESPOND))
+        agent.use(Policy(after_disconnect=AfterDisconnect.RESPOND))
         call.guess("two")
         await anyio.sleep(1)
+        call.feed(Disconnected())
     assert call.seen == [(1.0, "think False"), (1.0, "None"), (2.0, "think True"), (3.0, "None")]
 
 
@@ -359,12 +357,12 @@ async def test_every_thought_is_settled_with_what_became_of_it(call: "Call") -> 
         (s.turn.number, s.thought, s.speculative, s.outcome, s.reason, s.began, s.first_item, s.finished, s.items)
         for s in call.settled
     ] == [
-        (1, 1, True, Outcome.VOID, CancelReason.RESUMED, 0.0, 0.25, 0.75, 2),
+        (1, 1, True, Outcome.CANCELLED, CancelReason.RESUMED, 0.0, 0.25, 0.75, 2),
         (1, 2, True, Outcome.FAILED, CancelReason.FAILED, 1.0, 1.25, None, 1),
         (1, 3, True, Outcome.ADOPTED, None, 2.0, 2.25, 2.75, 2),
         (2, 1, False, Outcome.FAILED, None, 3.375, 3.625, None, 1),
     ]
-    assert [s.ended for s in call.settled] == [None, None, 2.375, 3.375]
+    assert [s.committed_at for s in call.settled] == [None, None, 2.375, 3.375]
     assert [s.turn.transcript for s in call.settled] == ["one", "one fail", "one two", "fail"]
     assert [s.turn.end is None for s in call.settled] == [True, True, False, False]
     assert list(map(str, failures)) == ["so be it"]
@@ -385,4 +383,4 @@ async def test_a_thought_that_was_void_before_it_ended_badly_is_void_alone(call:
         await anyio.sleep(1)
         call.resume()
     [settled] = call.settled
-    assert (settled.outcome, settled.reason) == (Outcome.VOID, CancelReason.RESUMED)
+    assert (settled.outcome, settled.reason) == (Outcome.CANCELLED, CancelReason.RESUMED)

@@ -1,18 +1,22 @@
 """The engine does what `transitions` understood of the table, the table holds nothing that cannot happen, and a name
 that does not exist is refused when it is read."""
 
+import ast
+import builtins
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import attrs
+import msgspec
 import pytest
 import transitions
 from hypothesis import given
 
 from inkturns import machine, table
-from inkturns.actions import Action
+from inkturns.actions import Action, EndReason, Turn
 from inkturns.events import (
     KINDS,
     Connected,
@@ -35,7 +39,7 @@ from inkturns.events import (
     UsePolicy,
 )
 from inkturns.machine import TurnMachine
-from inkturns.policy import OnLost, OnResume, OnStall, Policy, words
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy, min_words
 from inkturns.table import Phase, State
 from inkturns.testing.strategies import Session, hostile_sessions, policies
 
@@ -87,9 +91,9 @@ def test_the_engine_and_transitions_agree(session: Session, policy: Policy) -> N
     agree(session, policy)
 
 
-def test_they_agree_wherever_a_row_leads() -> None:
-    """On the walks below, which pass every row of every cell."""
-    for session in walks()[:1000]:
+def test_they_agree_wherever_a_row_leads(full: bool) -> None:
+    """On the first of the walks below, which together pass every row of every cell."""
+    for session in walks()[: 1000 if full else 150]:
         agree(session, Policy())
 
 
@@ -208,10 +212,22 @@ REST = [
     *(ReplyDone(1), StopReply(), ServerError(), Unknown(kind="turn.sigh", fields={}), Tick(), Tick(), Tick()),
 ]
 POLICIES = [
-    UsePolicy(Policy(on_resume=on_resume, on_lost=on_lost, on_stall=on_stall, interrupts=interrupts, stall_timeout=2))
-    for on_resume in OnResume
-    for on_lost, on_stall in ((OnLost.ABANDON, OnStall.REPORT), (OnLost.RESPOND, OnStall.END))
-    for interrupts in (None, words(2))
+    UsePolicy(
+        Policy(
+            after_resume=after_resume,
+            after_disconnect=after_disconnect,
+            after_stall=after_stall,
+            interrupts=interrupts,
+            stall_timeout=2,
+            think_after=think_after,
+        )
+    )
+    for after_resume in AfterResume
+    for after_disconnect, after_stall in (
+        (AfterDisconnect.ABANDON, AfterStall.WAIT),
+        (AfterDisconnect.RESPOND, AfterStall.END),
+    )
+    for interrupts, think_after in ((None, 0), (None, 1), (min_words(2), 0))
 ]
 
 
@@ -275,6 +291,66 @@ def test_every_row_fires_in_every_one_of_its_cells_and_every_guard_says_both(mon
 def test_every_effect_is_named_by_a_row() -> None:
     named = {name.split()[0] for *_, do in table.ROWS for name in map(str.strip, do.split(",")) if name}
     assert named == set(machine.EFFECTS)
+
+
+def test_every_name_in_a_guard_exists() -> None:
+    """In `table` or among the builtins; after `s.` in State, after `e.` in each event of the guard's rows."""
+    known = {"s", "e", "out", *vars(table), *vars(builtins)}
+    state = {field.name for field in attrs.fields(State)}
+    policy = {field.name for field in attrs.fields(Policy)}
+    for name, expression in table.GUARDS.items():
+        asked = [on for on, _, _, where, _ in table.ROWS if name in where.replace("!", "").split(", ")]
+        fields = [set(KINDS[tag].__struct_fields__) for on in asked for tag in on]
+        for node in ast.walk(ast.parse(expression, mode="eval")):
+            match node:
+                case ast.Name(id=used):
+                    assert used in known, (name, used)
+                case ast.Attribute(value=ast.Name(id="s"), attr=used):
+                    assert used in state, (name, used)
+                case ast.Attribute(value=ast.Name(id="e"), attr=used):
+                    assert all(used in of for of in fields), (name, used)
+                case ast.Attribute(value=ast.Attribute(attr="turn"), attr=used):
+                    assert used in Turn.__struct_fields__, (name, used)
+                case ast.Attribute(value=ast.Attribute(attr="policy"), attr=used):
+                    assert used in policy, (name, used)
+
+
+def test_the_times_of_a_state_are_its_fields_that_are_times() -> None:
+    assert set(table.TIMES) == {field.name for field in attrs.fields(State) if field.type == float | None}
+    assert set(table.TURN_TIMES) == {field.name for field in msgspec.structs.fields(Turn) if field.type == float | None}
+
+
+def test_a_state_with_every_field_set_is_restored_on_another_clock() -> None:
+    def at(later: float) -> State:
+        closed = Turn(2, "go", "1", "r", 5.0 + later, 8.0 + later, EndReason.FORCED, 1, 1, 1)
+        return State(
+            Policy(),
+            phase=Phase.EAGER_ENDED,
+            number=3,
+            turn=Turn(3, "go on", "2", "r", 10.0 + later, None, None, 2, 2, 2),
+            thinking=2,
+            thought_text="go",
+            eager_text="go on",
+            eager_at=11.0 + later,
+            reply=2,
+            audible=True,
+            began_in=3,
+            closed=(closed,),
+            owed=True,
+            request_id="r",
+            earlier=("q",),
+            now=12.0 + later,
+            progress=11.5 + later,
+        )
+
+    first = TurnMachine()
+    first._state = at(0)
+    restored = TurnMachine.restore(first.snapshot(12.0), Policy(), 1012.0)._state
+    for field in attrs.fields(State):
+        name = field.name
+        assert getattr(restored, name) == getattr(at(1000), name), name
+        if name != "policy":
+            assert getattr(restored, name) != field.default, f"{name} is to be set here"
 
 
 def test_every_guard_is_named_by_a_row() -> None:

@@ -29,12 +29,13 @@ from inkturns.events import (
     TurnUpdate,
     Unknown,
 )
-from inkturns.hooks import Source, Turns
 from inkturns.machine import TurnMachine
-from inkturns.policy import OnLost, Policy
+from inkturns.policy import AfterDisconnect, Policy
 from inkturns.settings import BALANCED, PATIENT, RESPONSIVE, TurnSettings
+from inkturns.sources import Source
 from inkturns.testing.oracle import check
 from inkturns.testing.strategies import frames, policies
+from inkturns.turns import Turns
 
 Message = dict[str, Any]
 SECRET = "shibboleth"
@@ -164,8 +165,8 @@ def test_an_error_settles_the_turn_that_it_cuts_off() -> None:
     assert events(ERROR) == [expected, Disconnected("INTERNAL_SERVER_ERROR")]
     assert events({"type": "Error"}) == [ServerError(title="Error"), Disconnected()]
     assert events(info("StartOfTurn", "a"), ERROR, info("Update", "a"))[-1] == said(TurnUpdate, "a")
-    for on_lost, kind in ((OnLost.ABANDON, Abandon), (OnLost.RESPOND, Respond)):
-        turns = Turns(Policy(on_lost=on_lost), source=Flux())
+    for after_disconnect, kind in ((AfterDisconnect.ABANDON, Abandon), (AfterDisconnect.RESPOND, Respond)):
+        turns = Turns(Policy(after_disconnect=after_disconnect), source=Flux())
         for message in (CONNECTED, info("StartOfTurn", "a")):
             turns.feed(message)
         closed = turns.feed(ERROR)[-1]
@@ -253,7 +254,7 @@ BAD: dict[str, tuple[object, str]] = {
     "a type that UTF-8 cannot hold": ({"type": "\ud800"}, "UTF-8"),
     "an object of such a type": (Late(), "UTF-8"),
     "too deep": ('{"type":"SpeechSigned","depth":' + "[" * 100_000, "deeply"),
-    "bytes that are no text": (b"\xff", "no frame"),
+    "bytes that are no text": (b"\xff", "frame cannot be read"),
     "an unknown object without members": (Slots(type="SpeechSigned"), "TypeError"),
     "an unknown event without members": (Slots(type="TurnInfo", event="Sigh"), "TypeError"),
     "an object whose text raises": (Raises(), "RuntimeError"),
@@ -453,7 +454,7 @@ async def test_the_same_conversation_is_answered_alike_and_at_the_same_time() ->
             return "Done."
 
         @agent.respond
-        async def respond(turn: Turn, thought: Thought) -> None:
+        async def respond(turn: Turn, thought: Thought[Any]) -> None:
             see(f"respond: {await thought} {thought.speculative}")
 
         @agent.on_settled
@@ -471,7 +472,7 @@ async def test_the_same_conversation_is_answered_alike_and_at_the_same_time() ->
     assert flux == ink
     assert flux == [
         (1.1, "think: Hi I need to cancel"),
-        (1.2, "settled: VOID"),
+        (1.2, "settled: CANCELLED"),
         (1.5, "think: Hi I need to cancel my subscription please."),
         (1.7, "settled: ADOPTED"),
         (1.7, "respond: Done. True"),
@@ -496,11 +497,11 @@ def test_settings_are_checked_when_made(name: str) -> None:
     whole = name == "eot_timeout_ms"
     outside = (low - 1, high + 1) if whole else (math.nextafter(low, 0), math.nextafter(high, 2), math.nan)
     for value in outside:
-        with pytest.raises(ValueError, match=rf"FluxSettings\.{name} is {value!r}; it must be from {low} to {high}"):
+        with pytest.raises(ValueError, match=rf"FluxSettings\.{name} must be from {low} to {high}, got {value!r}"):
             FluxSettings(**{name: value})  # type: ignore[arg-type]
     for wrong in ("0.7", True, *([700.0] if whole else [])):
         with pytest.raises(
-            TypeError, match=rf"FluxSettings\.{name} is a {'whole ' if whole else ''}number, not {wrong!r}"
+            TypeError, match=rf"FluxSettings\.{name} must be a {'whole ' if whole else ''}number, got {wrong!r}"
         ):
             FluxSettings(**{name: wrong})  # type: ignore[arg-type]
     with pytest.raises(TypeError):
@@ -520,7 +521,7 @@ def test_settings_are_frozen_and_make_a_query() -> None:
 def test_a_threshold_is_never_copied(name: str, value: float) -> None:
     """Not even where Ink 2 would take it: its thresholds run the other way."""
     settings = FluxSettings(**{name: value}, eot_timeout_ms=5000)
-    with pytest.raises(ValueError, match=rf"{name} is {value}, of a likelihood .* no value carries over.*profile="):
+    with pytest.raises(ValueError, match=rf"{name} is {value}, but no value of .* carries over .*profile="):
         flux_to_ink(settings)
     for profile in (BALANCED, RESPONSIVE, PATIENT, TurnSettings()):
         assert flux_to_ink(settings, profile=profile) == attrs.evolve(profile, end_timeout_ms=5000)
@@ -532,12 +533,12 @@ def test_the_timeout_is_copied_where_ink_takes_it() -> None:
     for timeout in (640, 5000, 11200):
         assert flux_to_ink(FluxSettings(eot_timeout_ms=timeout)) == TurnSettings(end_timeout_ms=timeout)
     for timeout in (500, 639, 11201, 60000):
-        with pytest.raises(ValueError, match=rf"eot_timeout_ms is {timeout}; Ink 2's must be from 640 to 11200"):
+        with pytest.raises(ValueError, match=rf"Ink 2's end_timeout_ms must be from 640 to 11200, got {timeout}"):
             flux_to_ink(FluxSettings(eot_timeout_ms=timeout), BALANCED)
 
 
 def test_what_are_no_settings_is_refused() -> None:
-    with pytest.raises(TypeError, match="settings is a FluxSettings"):
+    with pytest.raises(TypeError, match="settings must be a FluxSettings"):
         flux_to_ink(BALANCED)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="profile is a TurnSettings"):
+    with pytest.raises(TypeError, match="profile must be a TurnSettings"):
         flux_to_ink(FluxSettings(), profile="balanced")  # type: ignore[arg-type]

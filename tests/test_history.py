@@ -12,22 +12,23 @@ from hypothesis import strategies as st
 from inkturns.actions import Abandon, Action, Cancel, CancelReason, EndReason, Hear, Listen, Respond, Think, Turn
 from inkturns.agent import Agent, Thought
 from inkturns.events import Disconnected, Event, TurnEagerEnd, TurnEnd, TurnResume, TurnStart
-from inkturns.history import History, Message, Spoken
+from inkturns.history import History, Spoken
 from inkturns.machine import TurnMachine
-from inkturns.policy import OnLost, Policy, words
-from inkturns.testing import virtual
+from inkturns.policy import AfterDisconnect, Policy, min_words
+from inkturns.testing import virtual_time
 from inkturns.testing.strategies import hostile_sessions, policies
+from tests.chat import assistant, user
 
 if TYPE_CHECKING:
     from tests.conftest import Call
 
 
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
+def heard(history: History) -> Spoken:
+    """A reply that is audible."""
+    spoken = history.begin()
+    history.commit(spoken)
+    spoken.sounds()
+    return spoken
 
 
 def turn(number: int, text: str, end: EndReason | None = EndReason.SERVER) -> Turn:
@@ -44,10 +45,9 @@ def test_a_closed_turn_is_written_down_once_and_a_reply_as_far_as_it_is_heard() 
     for action in [*told, Think(one, 2, False), Respond(one, 2)]:
         history.tell(action)
     assert history.messages() == [user("hello")]
-    spoken = history.speak()
+    spoken = heard(history)
     assert history.messages() == [user("hello")]  # nothing was heard yet
     spoken.took("hi ")
-    spoken.took(b"audio")
     spoken.took("there")
     assert history.messages() == [user("hello"), assistant("hi there")]
 
@@ -70,11 +70,11 @@ def test_a_turn_without_words_is_none() -> None:
 def test_messages_go_up_to_and_include_the_turn_as_it_is_given() -> None:
     history = History()
     history.tell(Respond(turn(1, "one"), 1))
-    history.speak().took("re: one")
+    heard(history).took("re: one")
     assert history.messages(turn(2, "tw", None)) == [user("one"), assistant("re: one"), user("tw")]  # open
     assert history.messages(turn(1, "on", None)) == [user("on")]
     history.tell(Respond(turn(2, "two"), 1))
-    history.speak().took("re: two")
+    heard(history).took("re: two")
     history.tell(Respond(turn(4, "four"), 1))
     assert history.messages(turn(2, "two")) == [user("one"), assistant("re: one"), user("two")]  # closed
     assert history.messages(turn(3, "three", None)) == [
@@ -85,9 +85,9 @@ def test_messages_go_up_to_and_include_the_turn_as_it_is_given() -> None:
 
 def test_what_the_application_says_by_itself_stands_where_it_was_heard() -> None:
     history = History()
-    history.speak().took("welcome")
+    heard(history).took("welcome")
     history.tell(Respond(turn(1, "hello"), 1))
-    history.speak().took("still there?")
+    heard(history).took("still there?")
     assert history.messages() == [assistant("welcome"), user("hello"), assistant("still there?")]
     assert history.messages(turn(1, "hello")) == [assistant("welcome"), user("hello")]
 
@@ -102,6 +102,7 @@ def test_messages_are_the_callers_own() -> None:
 
 def test_what_is_said_to_have_been_heard_counts_instead_of_what_went_out() -> None:
     spoken = Spoken()
+    spoken.sounds()
     spoken.took("hello you")
     spoken.heard("hel")
     spoken.took(", how are you")  # went out; was not heard yet
@@ -113,8 +114,9 @@ def test_what_is_said_to_have_been_heard_counts_instead_of_what_went_out() -> No
 @pytest.mark.parametrize("text", [None, 3, b"hello"])
 def test_what_was_heard_is_a_text(text: Any) -> None:
     spoken = Spoken()
+    spoken.sounds()
     spoken.took("hello")
-    with pytest.raises(TypeError, match="what was heard is a text"):
+    with pytest.raises(TypeError, match="what was heard must be a str"):
         spoken.heard(text)
     assert spoken.text == "hello"
 
@@ -123,7 +125,14 @@ def test_what_was_heard_is_a_text(text: Any) -> None:
 def test_of_every_session_each_turn_is_there_once_in_order_with_its_final_words(
     session: list[tuple[Event, float | None]], policy: Policy
 ) -> None:
-    """Whatever comes in; and each thought is asked with the words of its turn once, at the end."""
+    """Whatever comes in; and each thought is asked with the words of its turn once, at the end. No reply was heard, so
+    a turn that another continues is left out."""
+
+    def asked(turns: list[Turn]) -> list[dict[str, str]]:
+        kept = [turn for turn in turns if turn.transcript and turn.end is not EndReason.BACKCHANNEL]
+        continued = {turn.continues for turn in kept}
+        return [user(turn.transcript) for turn in kept if turn.number not in continued]
+
     machine, history = TurnMachine(policy), History()
     closed: list[Turn] = []
     for event, now in session:
@@ -132,10 +141,8 @@ def test_of_every_session_each_turn_is_there_once_in_order_with_its_final_words(
             if isinstance(action, Respond | Abandon):
                 closed.append(action.turn)
             if isinstance(action, Think):
-                before = [turn for turn in closed if turn.transcript and turn.end is not EndReason.BACKCHANNEL]
-                assert history.messages(action.turn) == [user(one.transcript) for one in [*before, action.turn]]
-    kept = [turn for turn in closed if turn.transcript and turn.end is not EndReason.BACKCHANNEL]
-    assert history.messages() == [user(turn.transcript) for turn in kept]
+                assert history.messages(action.turn) == asked([*closed, action.turn])
+    assert history.messages() == asked(closed)
 
 
 # -- in a call
@@ -151,7 +158,7 @@ async def test_heard_in_respond_says_how_far_it_got(call: "Call") -> None:
             yield word
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         said = "".join([word async for word in thought])
         try:
             for i in range(len(said)):
@@ -170,12 +177,12 @@ async def test_heard_in_respond_says_how_far_it_got(call: "Call") -> None:
 
 
 async def test_heard_before_the_first_item_does_not_hide_that_a_reply_is_audible(call: "Call") -> None:
-    agent = call.agent(policy=Policy(interrupts=words(2)))
+    agent = call.agent(policy=Policy(interrupts=min_words(2)))
     agent.on_abandon(lambda turn: call.see(f"{turn.end}"))
     agent.think(lambda turn: "a")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         thought.heard("")
         await thought
         await anyio.sleep(1)
@@ -192,7 +199,7 @@ async def test_a_reply_of_another_kind_than_text_is_heard_only_as_far_as_it_says
     agent.think(lambda turn: b"audio")
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         await thought
         if turn.number == 2:
             thought.heard("two")
@@ -224,21 +231,21 @@ spells = st.builds(
 )
 
 
-@pytest.mark.parametrize("backend", virtual.BACKENDS)
+@pytest.mark.parametrize("backend", virtual_time.BACKENDS)
 @given(
     st.lists(spells, max_size=5),
-    st.sampled_from((None, words(2), words(3))),
-    st.sampled_from(OnLost),
+    st.sampled_from((None, min_words(2), min_words(3))),
+    st.sampled_from(AfterDisconnect),
     st.sampled_from((0.0, 0.15, 0.6)),
 )
 def test_of_every_call_the_history_is_what_the_world_heard(
-    backend: str, call: list[Spell], interrupts: Any, on_lost: OnLost, latency: float
+    backend: str, call: list[Spell], interrupts: Any, after_disconnect: AfterDisconnect, latency: float
 ) -> None:
     """Each user turn once, in order, with its final words, its thought speculative or not; each reply as far as it was
     heard; no backchannel. The world keeps its own book: of what closed, from the hooks, and of what it was told."""
-    book: list[tuple[int, Message]] = []  # by the number of the turn; 0: the agent's
-    asked: list[tuple[list[Message], list[Message]]] = []
-    agent = Agent(policy=Policy(interrupts=interrupts, on_lost=on_lost))
+    book: list[tuple[int, dict[str, str]]] = []  # by the number of the turn; 0: the agent's
+    asked: list[tuple[list[Any], list[Any]]] = []
+    agent = Agent(policy=Policy(interrupts=interrupts, after_disconnect=after_disconnect))
 
     @agent.on_end
     def on_end(turn: Turn) -> None:
@@ -259,7 +266,7 @@ def test_of_every_call_the_history_is_what_the_world_heard(
             await anyio.sleep(0.2)
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         mine = assistant("")
         async for item in thought:
             if not mine["content"]:
@@ -283,7 +290,7 @@ def test_of_every_call_the_history_is_what_the_world_heard(
                     agent.end_now()
             await anyio.sleep(spell.quiet)
 
-    virtual.run(agent.run, frames(), backend=backend)
+    virtual_time.run(agent.run, frames(), backend=backend)
     assert agent.history.messages() == [message for _, message in book]
     for messages, expected in asked:
         assert messages == expected

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator
 
+import attrs
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
+from hypothesis.strategies import DrawFn, SearchStrategy
 from msgspec.structs import replace
 
 from inkturns.actions import (
@@ -22,9 +23,20 @@ from inkturns.actions import (
     Think,
     Turn,
 )
-from inkturns.events import Event, TurnUpdate, UsePolicy
+from inkturns.events import (
+    EndNow,
+    Event,
+    Tick,
+    TurnEagerEnd,
+    TurnEnd,
+    TurnResume,
+    TurnStart,
+    TurnUpdate,
+    UsePolicy,
+)
 from inkturns.machine import TurnMachine
-from inkturns.policy import Policy
+from inkturns.policy import AfterStall, Policy
+from inkturns.table import Phase
 from inkturns.testing.oracle import check
 from inkturns.testing.strategies import Session, events, hostile_sessions, lawful_sessions, policies, raises
 
@@ -35,12 +47,54 @@ def run(machine: TurnMachine, session: Session) -> list[tuple[Event, tuple[Actio
 
 @given(hostile_sessions(), policies())
 def test_any_session_keeps_the_laws_under_any_policy(session: Session, policy: Policy) -> None:
-    check(run(TurnMachine(policy), session))
+    check(run(TurnMachine(policy), session), policy=policy)
 
 
 @given(lawful_sessions(), policies(sound=True))
 def test_a_lawful_session_keeps_them_too_and_gives_no_report(session: Session, policy: Policy) -> None:
-    check(run(TurnMachine(policy), session), lawful=True)
+    check(run(TurnMachine(policy), session), lawful=True, policy=policy)
+
+
+def ending_stalls() -> SearchStrategy[Policy]:
+    """Policies that end a stalled turn, and so early that stalls happen in turns that go on."""
+    return st.builds(
+        lambda policy, timeout: attrs.evolve(policy, stall_timeout=timeout, after_stall=AfterStall.END),
+        policies(sound=True),
+        st.sampled_from((0.0625, 0.25, 1.0)),
+    )
+
+
+@st.composite
+def closed_early(draw: DrawFn) -> Session:
+    """Lawful sessions whose turns the application closes anywhere, by EndNow or by a stall's Tick, while the server
+    goes on with them. All turns have a turn_id or none has, since the rest of a closed turn is known by it."""
+    session, told, turns, now = Session(), draw(st.booleans()), 0, 0.0
+
+    def add(event: Event) -> None:
+        nonlocal now
+        now += draw(st.sampled_from((0.0, 0.125, 0.125, 1.0)))
+        session.append((event, now))
+
+    for event, _ in draw(lawful_sessions()):
+        turns += isinstance(event, TurnStart)
+        if isinstance(event, TurnStart | TurnUpdate | TurnEagerEnd | TurnResume | TurnEnd):
+            event = replace(event, turn_id=str(turns) if told else None)
+        add(UsePolicy(draw(ending_stalls())) if isinstance(event, UsePolicy) else event)
+        if draw(st.sampled_from((False, False, True))):
+            add(draw(st.sampled_from((Tick(), Tick(), EndNow()))))
+    return session
+
+
+def test_a_turn_that_the_application_closes_early_gives_no_report(full: bool) -> None:
+    """Law J, whatever closes a turn that the server goes on with (F47): what it still sends is an echo, or the rest of
+    the words, which open a turn that continues the closed one."""
+
+    @settings(max_examples=1000 if full else 40)
+    @given(closed_early(), ending_stalls())
+    def keeps_the_laws(session: Session, policy: Policy) -> None:
+        check(run(TurnMachine(policy), session), lawful=True, policy=policy)
+
+    keeps_the_laws()
 
 
 @given(hostile_sessions(), policies())
@@ -58,7 +112,7 @@ def test_any_event_is_received_in_any_phase(session: Session, then: list[Event],
 
 
 @given(hostile_sessions())
-def test_a_policy_function_that_raises_counts_as_false_and_is_reported(session: Session) -> None:
+def test_a_match_that_raises_counts_as_false_and_is_reported(session: Session) -> None:
     policy = Policy(match=raises, interrupts=raises)
     trace = run(TurnMachine(policy), [(e, now) for e, now in session if not isinstance(e, UsePolicy)])
     check(trace)
@@ -89,15 +143,18 @@ def test_a_time_that_is_smaller_counts_as_the_last_one_seen(session: Session, po
 
 
 @given(hostile_sessions(), policies())
-def test_a_deadline_is_an_open_turns_and_not_before_its_stall_timeout(session: Session, policy: Policy) -> None:
+def test_a_deadline_is_an_open_turns_and_of_its_policy(session: Session, policy: Policy) -> None:
     machine = TurnMachine(policy)
     for event, now in session:
         machine.receive(event, now)
         if machine.deadline is not None:
             assert machine.turn is not None
-            assert machine.policy.stall_timeout is not None
+            policy = machine.policy
+            delays = [policy.think_after] if machine.phase is Phase.EAGER_ENDED and policy.think_after else []
+            delays += [] if policy.stall_timeout is None else [policy.stall_timeout]
+            assert delays
             if machine.turn.started_at is not None:  # None, where a time came later
-                assert machine.deadline >= machine.turn.started_at + machine.policy.stall_timeout
+                assert machine.deadline >= machine.turn.started_at + min(delays)
 
 
 # -- snapshots
@@ -179,13 +236,16 @@ def _names(actions: tuple[Action, ...]) -> Iterator[str]:
                 pass
 
 
-def met(sessions: SearchStrategy[Session], policies: SearchStrategy[Policy], expected: set[str]) -> set[str]:
-    """What is met in these sessions, until all that is expected was."""
+def met(
+    sessions: SearchStrategy[Session], policies: SearchStrategy[Policy], expected: set[str], *, full: bool
+) -> set[str]:
+    """What is met in these sessions, until all of it was, or without `full` nine in ten: the rest is rare."""
     found = set[str]()
-    for n in range(40):
+    enough = len(expected) * (1.0 if full else 0.9)
+    for n in range(160):
 
         @seed(n)
-        @settings(max_examples=100)
+        @settings(max_examples=25)
         @given(sessions, policies)
         def meet(session: Session, policy: Policy) -> None:
             for event, actions in run(TurnMachine(policy), session):
@@ -193,12 +253,13 @@ def met(sessions: SearchStrategy[Session], policies: SearchStrategy[Policy], exp
                 found.update(_names(actions))
 
         meet()
-        if found >= expected:
+        if len(found & expected) >= enough:
             break
+    assert len(found & expected) >= enough, expected - found
     return found
 
 
-def test_lawful_sessions_go_everywhere() -> None:
+def test_lawful_sessions_go_everywhere(full: bool) -> None:
     """What the promises leave open happens, in the sessions drawn above: rounds of eager_end and resume, barge-ins,
     backchannels, lost turns, thoughts adopted and void for each reason that lawful traffic has."""
     expected = {
@@ -208,12 +269,17 @@ def test_lawful_sessions_go_everywhere() -> None:
         *("Cancel RESUMED", "Cancel MOVED", "Cancel MISMATCHED", "Cancel LOST", "Cancel CONTEXT_CHANGED"),
         *("Cancel FAILED", "Connected", "Disconnected", "EndNow", "Tick", "UsePolicy", "ReplyStarted", "ReplyDone"),
     }
-    found = met(lawful_sessions(), policies(sound=True), expected)
-    assert expected - found == set()
+    found = met(lawful_sessions(), policies(sound=True), expected, full=full)
     assert not any(name.startswith("Report") for name in found)
 
 
-def test_hostile_sessions_meet_every_report_and_every_way_to_end() -> None:
+def test_turns_are_closed_early_in_every_way(full: bool) -> None:
+    expected = {"Stall", "Respond FORCED", "Respond STALLED", "Abandon EMPTY", "Listen goes on", "Think ahead"}
+    found = met(closed_early(), ending_stalls(), expected, full=full)
+    assert not any(name.startswith("Report") for name in found)
+
+
+def test_hostile_sessions_meet_every_report_and_every_way_to_end(full: bool) -> None:
     adapters_and_agents = {ReportKind.BAD_FRAME, ReportKind.STUCK_TASK}
     ends = {
         *("Respond SERVER", "Respond FORCED", "Respond STALLED", "Respond LOST"),
@@ -222,6 +288,5 @@ def test_hostile_sessions_meet_every_report_and_every_way_to_end() -> None:
     reports = {f"Report {kind.name}" for kind in set(ReportKind) - adapters_and_agents}
     cancels = {f"Cancel {reason.name}" for reason in set(CancelReason) - {CancelReason.BACKCHANNEL}}  # it is rare
     expected = ends | reports | cancels | {"Respond ahead", "Stall", "Hear revised", "Listen goes on"}
-    found = met(hostile_sessions(), policies(), expected)
-    assert expected - found == set()
-    assert {name for name in found if name.startswith(("Respond ", "Abandon "))} == ends | {"Respond ahead"}
+    found = met(hostile_sessions(), policies(), expected, full=full)
+    assert {name for name in found if name.startswith(("Respond ", "Abandon "))} <= ends | {"Respond ahead"}

@@ -28,11 +28,11 @@ from inkturns.events import (
     TurnUpdate,
     Unknown,
 )
-from inkturns.hooks import Turns
 from inkturns.machine import TurnMachine
 from inkturns.policy import Policy
 from inkturns.testing.oracle import check
 from inkturns.testing.strategies import frames, policies
+from inkturns.turns import Turns
 
 Message = dict[str, Any]
 SECRET = "shibboleth"
@@ -272,7 +272,7 @@ def test_a_turn_that_the_application_closed_is_known_by_its_number_when_the_serv
     for item in (STARTED, final("a"), STOPPED):
         turns.feed(item)
     assert isinstance(turns.feed(EndNow())[-1], Respond)
-    assert [report.kind for report in turns.feed(FLUSH_DONE) if isinstance(report, Report)] == [ReportKind.LATE]
+    assert turns.feed(FLUSH_DONE) == ()  # the echo of the end that the application has called
     again = [turns.feed(item) for item in (STARTED, final("b"), STOPPED, FLUSH_DONE)]
     assert not reports(sum(again, ()))
 
@@ -338,7 +338,7 @@ def test_what_is_said_over_a_lost_connection_is_asked_for() -> None:
 
 
 def test_a_signal_is_one() -> None:
-    with pytest.raises(ValueError, match="no signal"):
+    with pytest.raises(ValueError, match=r"Signal.kind must be one of .* got "):
         Signal("nonsense")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="reason"):
         ManualFinalize().disconnected(7)  # type: ignore[arg-type]
@@ -354,7 +354,7 @@ def test_a_signal_is_one() -> None:
         ({"type": "transcript", "text": 3, "is_final": True}, "$.text"),
         (final(SECRET) | {"is_final": "yes"}, "$.is_final"),
         (final("\ud800"), "UTF-8"),
-        (b"\x00\x01 audio", "no frame"),
+        (b"\x00\x01 audio", "frame cannot be read"),
     ],
     ids=range(8),
 )
@@ -386,7 +386,7 @@ async def test_an_agent_thinks_from_the_silence_on_and_answers_at_the_flush() ->
         return "Sure."
 
     @agent.respond
-    async def respond(turn: Turn, thought: Thought) -> None:
+    async def respond(turn: Turn, thought: Thought[Any]) -> None:
         seen.append((round(anyio.current_time() - begin, 3), f"{turn.transcript} {await thought}"))
 
     async with agent:

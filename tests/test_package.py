@@ -8,77 +8,113 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import inkturns
+from inkturns.recording import VERSION
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(inkturns.__file__).parent
 CORE = (
-    *("events", "wire", "settings", "actions", "policy", "table", "machine", "hooks", "history", "errors"),
-    *("recording", "plain"),
+    *("errors", "settings", "turn", "policy", "signatures", "events", "actions", "wire", "sources"),
+    *("table", "machine", "turns", "history"),
 )
-PRESENT = tuple(name for name in CORE if (SOURCE / f"{name}.py").exists())
-OUTSIDE = {  # clocks, sockets, loops, threads, loggers, chance
+OUTSIDE = {  # clocks, sockets, loops, threads, chance
     *("time", "datetime", "calendar", "sched", "asyncio", "anyio", "trio", "sniffio", "concurrent", "contextvars"),
     *("socket", "socketserver", "ssl", "select", "selectors", "http", "urllib.request", "threading", "_thread"),
-    *("queue", "multiprocessing", "subprocess", "signal", "logging", "random", "secrets", "uuid"),
+    *("queue", "multiprocessing", "subprocess", "signal", "random", "secrets", "uuid"),
 }
-KEPT_BACK = {  # public in their module, for who looks there
-    "recording": {"Entry", "Header", "Replayed", "TruncatedError", "read"},
-    "settings": {"ENCODINGS"},
-    "events": {"ServerEvent"},
-    "history": {"Message", "Spoken"},
-    "table": {"EFFECTS", "GUARDS", "ROWS", "State"},
+EXPORTED = {
+    "actions": ["Turn"],
+    "agent": [
+        *("Agent", "Audible", "Outcome", "Replied", "ReplyOutcome", "Settled", "Thought"),
+        *("committed", "current_thought"),
+    ],
+    "errors": ["DecodeError", "InkturnsError"],
+    "events": [
+        *("ContextChanged", "Disconnected", "EndNow", "ReplyDone", "ReplyStarted", "StopReply", "ThoughtFailed"),
+        *("Tick", "UsePolicy"),
+    ],
+    "machine": ["TurnMachine"],
+    "policy": ["AfterDisconnect", "AfterResume", "AfterStall", "Policy", "min_words", "same_text", "same_words"],
+    "recording": ["Recorder"],
+    "settings": ["BALANCED", "PATIENT", "RESPONSIVE", "TurnSettings"],
+    "sources": ["Source"],
+    "turns": ["Turns"],
+    "wire": ["close_command", "config_command", "connect_query", "decode"],
+}
+
+MODULES = {
+    ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SOURCE.rglob("*.py")
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports anywhere, and each package above it."""
+@cache  # not while tests are collected: it takes a second
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Every name that a file imports anywhere, where only types are checked too, with its module before it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: a relative import"
+            assert node.level == 0, "a relative import"
             assert node.module
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {".".join(parts[: n + 1]) for name in found for parts in [name.split(".")] for n in range(len(parts))}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def test_the_core_is_all_there() -> None:
-    assert {"events", "wire", "settings", "actions", "policy", "table", "machine", "hooks", "errors", "recording"} <= {
-        *PRESENT
-    }
+def with_packages(names: set[str]) -> set[str]:
+    """These names, and each package or module above them."""
+    return {".".join(parts[: n + 1]) for name in names for parts in [name.split(".")] for n in range(len(parts))}
 
 
-def test_every_public_name_is_there_documented_and_of_a_submodule() -> None:
-    homes = [importlib.import_module(f"inkturns.{name}") for name in (*PRESENT, "agent") if has(name)]
-    for name in inkturns.__all__:
+def module_of(name: str) -> str:
+    """The module of the package that an imported name is, or comes from; "" where it is another's."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+@cache
+def imported() -> dict[str, set[str]]:
+    return {name: imports(tree) for name, tree in trees().items()}
+
+
+@cache
+def used() -> dict[str, set[str]]:
+    """The modules of the package that each of its modules imports from."""
+    return {name: {module_of(one) for one in names} - {"", name} for name, names in imported().items()}
+
+
+# -- the public names
+
+
+def test_the_top_level_exports_what_users_of_agent_and_turns_write() -> None:
+    """At most 40 names; events and actions are imported from their modules, but for Turn and the application's own."""
+    assert set(inkturns.__all__) == {name for names in EXPORTED.values() for name in names}
+    assert len(inkturns.__all__) <= 40
+
+
+@pytest.mark.parametrize("home", EXPORTED)
+def test_every_exported_name_is_documented_and_public_in_its_module(home: str) -> None:
+    module = importlib.import_module(f"inkturns.{home}")
+    for name in EXPORTED[home]:
         value = getattr(inkturns, name)
-        assert any(name in home.__all__ and getattr(home, name) is value for home in homes), name
+        assert name in module.__all__
+        assert getattr(module, name) is value
         if inspect.isclass(value) or inspect.isfunction(value):
             assert "__doc__" in vars(value) or inspect.isfunction(value), name
             assert value.__doc__, name
             assert not value.__doc__.startswith(f"{name}("), name  # made by dataclass-like decorators
-
-
-def has(name: str) -> bool:
-    return (SOURCE / f"{name}.py").exists()
-
-
-@pytest.mark.parametrize("name", [name for name in (*CORE, "agent") if has(name) and name != "plain"])
-def test_what_a_submodule_exports_is_public_but_for_what_it_keeps(name: str) -> None:
-    """Where it exports anything here at all."""
-    exported = set(importlib.import_module(f"inkturns.{name}").__all__)
-    if not exported & set(inkturns.__all__):
-        return
-    kept = KEPT_BACK.get(name, set())
-    assert exported - kept <= set(inkturns.__all__)
-    assert kept <= exported - set(inkturns.__all__)
 
 
 def test_all_is_sorted_without_repeats_and_nothing_else_is_public() -> None:
@@ -90,33 +126,108 @@ def test_all_is_sorted_without_repeats_and_nothing_else_is_public() -> None:
     assert set(star) - {"__builtins__"} == set(inkturns.__all__)
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_every_file_opens_with_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'inkturns' has no attribute 'TurnEnd'"):
+        inkturns.TurnEnd  # type: ignore[attr-defined]  # noqa: B018
 
 
-@pytest.mark.parametrize("name", PRESENT)
-def test_the_core_imports_no_clock_socket_loop_thread_or_logger(name: str) -> None:
-    assert not imports(SOURCE / f"{name}.py") & OUTSIDE
+@pytest.mark.parametrize("name", MODULES)
+def test_every_file_opens_with_what_it_is(name: str) -> None:
+    assert ast.get_docstring(trees()[name])
 
 
-def test_what_is_found_in_imports_is_found() -> None:
-    """The test above can fail."""
-    assert {"subprocess", "importlib", "importlib.metadata", "pathlib.Path"} <= imports(Path(__file__))
+def test_no_class_name_stands_for_two_things() -> None:
+    homes: dict[str, set[str]] = {}
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize(("library", "home"), [("transitions", ["machine.py"]), ("anyio", ["agent.py", "thought.py"])])
+# -- imports
+
+
+def reached(module: str) -> set[str]:
+    """Every module that this one imports, and what those import."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = used()[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_no_import_circle() -> None:
+    """Imports that only type checkers follow count too."""
+    circles = {frozenset(other for other in reached(name) if name in reached(other)) for name in MODULES}
+    assert [sorted(circle) for circle in circles if circle] == []
+
+
+def test_no_module_imports_anothers_private_name() -> None:
+    private = {
+        (name, imported)
+        for name, names in imported().items()
+        for imported in names
+        if module_of(imported) and any(part.startswith("_") for part in imported.split("."))
+    }
+    assert private == set()
+
+
+def test_what_the_import_tests_look_for_is_found() -> None:
+    """The tests of imports can fail."""
+    tree = ast.parse("import a.b\ndef f():\n    from inkturns.wire import _x\nif TYPE_CHECKING:\n    import c")
+    assert imports(tree) == {"a.b", "inkturns.wire._x", "c"}
+    assert with_packages({"a.b"}) == {"a", "a.b"}
+    assert (module_of("inkturns.wire._x"), module_of("inkturns.wire"), module_of("os.path")) == (
+        *("inkturns.wire", "inkturns.wire", ""),
+    )
+    assert "inkturns.policy" in reached("inkturns.turns")
+    assert len(MODULES) == len(list(SOURCE.rglob("*.py"))) > 40
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_imports_no_clock_socket_loop_or_thread(name: str) -> None:
+    assert not with_packages(imported()[f"inkturns.{name}"]) & OUTSIDE
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_only_turns_has_a_logger_in_the_core(name: str) -> None:
+    assert name == "turns" or "logging" not in imported()[f"inkturns.{name}"]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_imports_none_of_the_rooms_around_it(name: str) -> None:
+    core = {f"inkturns.{other}" for other in CORE}
+    recorder = {"inkturns.recording"} if name == "turns" else set()  # where types are checked
+    assert used()[f"inkturns.{name}"] <= core | recorder
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [("transitions", ["inkturns.machine"]), ("anyio", ["inkturns.agent", "inkturns.tasks", "inkturns.thought"])],
+)
 def test_a_library_has_one_home(library: str, home: list[str]) -> None:
     """But for `testing`, which runs agents for others' tests."""
-    own = [path for path in SOURCE.rglob("*.py") if "testing" not in path.relative_to(SOURCE).parts]
-    users = {str(path.relative_to(SOURCE)) for path in own if library in imports(path)}
-    assert sorted(users) == home
+    users = [name for name, names in imported().items() if library in with_packages(names)]
+    assert sorted(name for name in users if not name.startswith("inkturns.testing.")) == home
 
 
-@pytest.mark.parametrize("name", PRESENT)
-def test_the_core_imports_neither_command_adapters_nor_tests(name: str) -> None:
-    outer = {f"inkturns.{part}" for part in ("cli", "diagrams", "timeline", "adapters", "testing", "agent")}
-    assert not imports(SOURCE / f"{name}.py") & outer
+def test_no_adapter_imports_another_and_their_package_imports_none() -> None:
+    of_adapters = (
+        "messages",
+        "livekit_guard",
+        "livekit_limits",
+        "livekit_reader",
+        "pipecat_guard",
+        "pipecat_outbox",
+        "pipecat_strategies",
+    )
+    parts = {f"inkturns.adapters.{name}" for name in of_adapters}
+    adapters = {name for name in MODULES if name.startswith("inkturns.adapters.")} - parts
+    for name in {"inkturns.adapters", *parts, *adapters}:
+        assert not used()[name] & adapters
 
 
 def test_importing_it_loads_no_loop_and_no_extra() -> None:
@@ -124,6 +235,9 @@ def test_importing_it_loads_no_loop_and_no_extra() -> None:
     code = f"import sys, inkturns; print(*[name for name in {unwanted} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# -- what it ships
 
 
 def test_it_ships_its_types() -> None:
@@ -134,4 +248,11 @@ def test_the_version_is_one_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert project["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert importlib.metadata.version("inkturns") == project["version"]
+    assert importlib.metadata.version("inkturns") == project["version"] == VERSION
+
+
+def test_any_stands_only_where_a_value_is_anybodys() -> None:
+    """At most 12 times in 1,000 lines of the package."""
+    sources = [path.read_text() for path in SOURCE.rglob("*.py")]
+    names = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    assert sum(node.id == "Any" for node in names) <= 12 * sum(source.count("\n") for source in sources) / 1000

@@ -1,351 +1,236 @@
-"""Every code block of the README is run here, or compared with what it shows; CI runs its two commands besides."""
+"""Every block of every README is run, or compared with what it shows. CI runs the top README's two commands besides,
+and tests/integrations the blocks that need a framework; test_recipes.py runs what the recipes define."""
 
-import asyncio
 import contextlib
+import importlib.metadata
+import importlib.util
 import io
-import json
 import re
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import pairwise
+import shlex
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import anyio
+import attrs
 import pytest
-from cartesia import AsyncCartesia
+import typer.main
 from rich.console import Console
-from websockets.asyncio.server import ServerConnection, serve
 
-from inkturns import Agent, Policy, ReportKind, Settled, Thought, Turn, TurnEagerEnd, TurnEnd, TurnStart, pretended
-from inkturns.cli import main
-from inkturns.recording import Recorder, replay
-from inkturns.testing.emulator import InkEmulator
-from inkturns.testing.script import Script, say, trouble
-from inkturns.testing.virtual import run
-from inkturns.view import View
+import inkturns
+from inkturns import Agent, Policy, Turns
+from inkturns.cli.main import app, main
+from inkturns.demo.call import SETTINGS, SimulatedCall, conversation
+from inkturns.demo.view import View
+from inkturns.recording import Recorder
+from inkturns.replay import replay
+from inkturns.testing.emulator import Script
+from inkturns.testing.virtual_time import run
+from tests.readmes import BLOCKS, FRAMEWORKS, ROOT, Block, name_of, names_of, pages, table_under
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-FRAMEWORKS = re.compile(r"^from (livekit|pipecat)\b", re.MULTILINE)  # such a block is run in tests/integrations
-PYTHON = [
-    (code, shown if kind == "text" else "")
-    for (language, code), (kind, shown) in pairwise([*BLOCKS, ("", "")])
-    if language == "python" and not FRAMEWORKS.search(code)
-]
-SESSION = (ROOT / "tests/sessions/ink2-complete-turn.jsonl").read_text().splitlines()
-WORDS = json.loads(SESSION[-1])["transcript"]
+TOP = (ROOT / "README.md").read_text("utf-8")
 
 
-def recipe(heading: str) -> dict[str, Any]:
-    """The names that the code under a heading defines."""
-    code = re.search(rf"^### {re.escape(heading)}\n.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert code
-    names: dict[str, Any] = {}
-    exec(compile(code[1], heading, "exec"), names)
-    return names
+def cases(*languages: str) -> list[Any]:
+    found = [block for block in BLOCKS if block.language in languages]
+    return [pytest.param(block, id=f"{block.page}-{block.heading}-{i}") for i, block in enumerate(found)]
 
 
-@pytest.mark.parametrize(("code", "printed"), PYTHON, ids=[code.strip().splitlines()[-1][:40] for code, _ in PYTHON])
-def test_a_block_runs_and_prints_what_is_shown(
-    code: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# -- the blocks
+
+
+@pytest.mark.parametrize("block", [one for one in cases("python") if not FRAMEWORKS.search(one.values[0].code)])
+def test_python_runs_and_prints_what_is_shown(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert out.getvalue() == printed
+        names_of(block)
+    assert out.getvalue() == (block.shown or "")
+
+
+def commands(block: Block) -> Iterator[list[str]]:
+    for line in block.code.splitlines():
+        for command in line.split("&&"):
+            words = shlex.split(command, comments=True)
+            if words:
+                yield [words[0].removeprefix(".venv/bin/"), *words[1:]]
+
+
+@pytest.mark.parametrize("block", cases("bash"))
+def test_commands_exist_and_so_do_their_options(block: Block) -> None:
+    """Whatever `inkturns` is given is parsed; other programs are known ones."""
+    for program, *words in commands(block):
+        if program != "inkturns":
+            assert program in {"git", "pip", "pytest", "python", "python3"}
+            continue
+        group = typer.main.get_command(app)
+        name, command, rest = group.resolve_command(group.make_context("inkturns", list(words)), words)  # type: ignore[attr-defined]
+        command.make_context(name, [word for word in rest if word != "--help"])
+
+
+def test_json_is_a_recording_or_a_script() -> None:
+    for block in BLOCKS:
+        lines = block.code.splitlines()
+        if block.language != "json":
+            continue
+        if '"inkturns"' in lines[0]:
+            assert [one.differs for one in replay(lines)] == [None] * (len(lines) - 1), block.page
+        else:
+            assert list(Script.from_lines(lines).frames()), block.page
+
+
+def test_text_is_what_something_prints() -> None:
+    """A text block follows the block that prints it: Python, whose output is compared above, or a command, below."""
+    assert [(block.page, block.heading) for block in BLOCKS if block.language == "text"] == []
+    assert {block.language for block in BLOCKS if block.shown is not None} <= {"python", "bash"}
 
 
 def test_no_block_is_of_another_kind() -> None:
-    assert {language for language, _ in BLOCKS} == {"bash", "json", "mermaid", "python", "text"}
+    assert {block.language for block in BLOCKS} <= {"bash", "json", "mermaid", "python"}
 
 
-def test_the_pictures_are_the_diagrams() -> None:
-    drawn = [(ROOT / f"diagrams/{name}.mmd").read_text() for name in ("turns", "machine")]
-    assert [code for language, code in BLOCKS if language == "mermaid"] == drawn
-
-
-def shown_after(start: str) -> str:
-    """The text block that follows these words."""
-    shown = re.search(r"^```text\n(.*?)^```$", README[README.index(start) :], re.MULTILINE | re.DOTALL)
-    assert shown
-    return shown[1].rstrip("\n")
-
-
-def replayed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: str) -> str:
-    """What the command prints, 120 columns wide."""
+@pytest.mark.parametrize("block", [one for one in cases("bash") if one.values[0].shown])
+def test_a_command_prints_what_is_shown(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last one of a block, 120 columns wide. The demo's call is made in virtual time: on a socket its times are
+    some milliseconds later."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.argv", ["inkturns", "replay", file])
-    with contextlib.suppress(SystemExit):
-        main()
-    return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    given = list(commands(block))
+    if given[0] == ["inkturns", "demo", "--record", "demo.jsonl"]:
+        monkeypatch.chdir(tmp_path)
+        call = SimulatedCall(View(Console(file=io.StringIO()), ""), recorder=Recorder("demo.jsonl"))
 
+        async def go() -> None:
+            call.begin()
+            await call.agent.run(conversation().play(SETTINGS))
 
-def test_the_published_turn_is_what_the_command_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = next(code for language, code in BLOCKS if language == "bash" and " replay " in code)
-    assert shown_after(command) in replayed(capsys, monkeypatch, command.split()[-1])
-
-
-def test_the_demos_recording_is_what_the_command_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """In virtual time: on a socket its times are some milliseconds later."""
-    call = pretended.Call(View(Console(file=io.StringIO()), ""), recorder=Recorder(tmp_path / "demo.jsonl"))
-
-    async def go() -> None:
-        call.begin()
-        await call.agent.run(pretended.conversation().play(pretended.SETTINGS))
-
-    run(go)
-    assert shown_after("`--record demo.jsonl`") in replayed(capsys, monkeypatch, str(tmp_path / "demo.jsonl"))
-
-
-def test_the_recording_is_one() -> None:
-    lines = next(code for language, code in BLOCKS if language == "json").splitlines()
-    assert [(replayed.event, replayed.differs) for replayed in replay(lines)] == [(TurnStart(), None)]
-
-
-# -- the recipes, against the real thing
-
-
-class Call:
-    """An agent that answers with "yes", and what became of its turns."""
-
-    def __init__(self, policy: Policy | None = None) -> None:
-        self.agent = Agent(policy or Policy())
-        self.said: list[object] = []
-        self.lost: list[str] = []
-        self.agent.think(lambda turn: "yes")
-        self.agent.respond(self.respond)
-        self.agent.on_abandon(lambda turn: self.lost.append(turn.transcript))
-
-    async def respond(self, turn: Turn | None, thought: Thought) -> None:
-        async for item in thought:
-            self.said.append((turn.transcript if turn else None, item))
-
-
-@contextlib.asynccontextmanager
-async def ink(handler: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
-    async with serve(handler, "127.0.0.1", 0) as server:
-        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-
-
-async def whole_turn(socket: ServerConnection) -> None:
-    for frame in SESSION:
-        await socket.send(frame)
+        run(go)
+        given = given[1:]
+    for words in given:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", words)
+        with contextlib.suppress(SystemExit):
+            main()
+    out = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert block.shown
+    assert block.shown.rstrip("\n") in out
 
-
-def test_the_cartesia_sdk() -> None:
-    async def microphone(sound: asyncio.Queue[bytes | None]) -> None:
-        while not here.said:
-            sound.put_nowait(bytes(3200))
-            await asyncio.sleep(0.001)
-        sound.put_nowait(None)
 
-    async def call() -> None:
-        scripts = [Script(say("I would like", trouble("drop", on="turn.update"), "a table.")), Script(say("For two."))]
-        async with (
-            InkEmulator(scripts, speed=float("inf")) as emulator,
-            AsyncCartesia(api_key="none", websocket_base_url=emulator.base_url) as client,
-            asyncio.TaskGroup() as tasks,
-        ):
-            sound: asyncio.Queue[bytes | None] = asyncio.Queue()
-            tasks.create_task(microphone(sound))
-            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, sound)
-
-    here = Call()
-    asyncio.run(call())
-    assert here.lost == ["I would like"]
-    assert here.said == [("For two.", "yes")]
-
-
-def test_the_cartesia_sdk_while_nobody_answers() -> None:
-    """The line drops, and the next attempt finds no server."""
-    gone, answered = asyncio.Event(), asyncio.Event()
-
-    async def cut(ours: ServerConnection) -> None:
-        for frame in SESSION[:4]:
-            await ours.send(frame)
-        ours.transport.abort()
-        gone.set()
-
-    async def line(port: int) -> None:
-        async with serve(cut, "127.0.0.1", port):
-            await gone.wait()
-        await asyncio.sleep(0.7)  # the recipe tries after 0.5 s
-        async with serve(whole_turn, "127.0.0.1", port):
-            await answered.wait()
-
-    async def call() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        async with (
-            AsyncCartesia(api_key="none", websocket_base_url=f"ws://127.0.0.1:{port}") as client,
-            asyncio.TaskGroup() as tasks,
-        ):
-            tasks.create_task(line(port))
-            await recipe("The Cartesia SDK")["serve_call"](here.agent, client, asyncio.Queue())
-            answered.set()
-
-    here = Call()
-    asyncio.run(call())
-    assert here.lost == [json.loads(SESSION[3])["transcript"]]
-    assert here.said == [(WORDS, "yes")]
-
-
-def test_raw_websockets_with_reconnection() -> None:
-    asked: list[str] = []
-
-    async def handler(socket: ServerConnection) -> None:
-        assert socket.request
-        asked.append(socket.request.path)
-        if len(asked) == 1:
-            for frame in SESSION[:4]:
-                await socket.send(frame)
-            socket.transport.abort()
-        else:
-            await whole_turn(socket)
-
-    async def call() -> None:
-        async with ink(handler) as url:
-            await recipe("Raw `websockets`, with reconnection")["serve_call"](here.agent, url)
-
-    here = Call()
-    asyncio.run(call())
-    assert here.lost == ["So the"]
-    assert here.said == [(WORDS, "yes")]
-    assert asked == ["/?model=ink-2&encoding=pcm_s16le&sample_rate=16000&cartesia_version=2026-08-14"] * 2
-
-
-def test_a_program_that_only_has_callbacks() -> None:
-    async def call() -> None:
-        loop = asyncio.get_running_loop()
-
-        def register(callback: Callable[[str | None], object]) -> None:
-            for i, frame in enumerate([*SESSION, None]):
-                loop.call_later(i / 1000, callback, frame)
-
-        await recipe("A program that only has callbacks")["serve_call"](here.agent, loop, register)
-
-    here = Call()
-    asyncio.run(call())
-    assert here.said == [(WORDS, "yes")]
-
-
-def test_a_tool_that_must_not_run_for_a_guess() -> None:
-    ran: list[str] = []
-
-    async def model(text: str) -> AsyncIterator[str]:
-        yield "book"
-        yield text
-
-    async def book() -> str:
-        ran.append("book")
-        return "booked"
-
-    async def frames() -> AsyncIterator[object]:
-        for text in ("a", "a table"):
-            yield TurnEagerEnd(text)
-            await anyio.sleep(1)
-            assert not ran
-        yield TurnEnd("a table")
-
-    async def call() -> list[object]:
-        agent = Agent()
-        said: list[object] = []
-        settled: list[Settled] = []
-        agent.think(lambda turn: think(turn, model, {"book": book}))
-
-        @agent.respond
-        async def respond(turn: Turn, thought: Thought) -> None:
-            said.extend(await thought)
-
-        agent.on_settled(settled.append)
-        await agent.run(frames())
-        assert len(settled) == 2
-        return said
-
-    think = recipe("A tool that must not run for a guess")["think"]
-    assert run(call) == ["booked", "a table"]
-    assert ran == ["book"]
-
-
-def test_a_greeting_and_a_re_prompt() -> None:
-    async def frames() -> AsyncIterator[object]:
-        yield TurnStart()
-        await anyio.sleep(10)
-        yield TurnEnd("here")
-
-    async def call() -> None:
-        await recipe("A greeting and a re-prompt")["serve_call"](here.agent, frames())
-
-    here = Call(Policy(stall_timeout=8))
-    run(call)
-    assert here.said == [(None, "Hello! How can I help?"), (None, "Are you still there?"), ("here", "yes")]
-
-
-def test_playout_that_only_the_telephone_side_knows() -> None:
-    class Phone:
-        async def push(self, word: str) -> None: ...
-
-        async def played(self) -> None:
-            await anyio.sleep(5)
-
-        def heard(self) -> str:
-            return "a long"
-
-    async def frames() -> AsyncIterator[object]:
-        yield TurnEnd("go on")
-        await anyio.sleep(1)
-        yield TurnEnd("stop")
-        await anyio.sleep(1)
-
-    async def call() -> list[dict[str, str]]:
-        agent = Agent()
-        agent.think(lambda turn: "a long story")
-        agent.respond(recipe("Playout that only the telephone side knows")["respond_through"](Phone()))
-        await agent.run(frames())
-        return agent.history.messages()
-
-    assert [message["content"] for message in run(call)] == ["go on", "a long", "stop", "a long"]
-
-
-def test_clean_up_when_cancelled() -> None:
-    class Model:
-        closed = 0
-
-        async def open(self, text: str) -> "Model":
-            return self
-
-        async def __aiter__(self) -> AsyncIterator[str]:
-            yield "a word"
-            await anyio.sleep_forever()
-
-        async def close(self) -> None:
-            await anyio.sleep(0.3)
-            self.closed += 1
-
-    async def frames() -> AsyncIterator[object]:
-        yield TurnEagerEnd("a")
-        await anyio.sleep(1)
-        yield TurnEagerEnd("a table")
-        await anyio.sleep(1)
-
-    async def call() -> None:
-        agent = Agent()
-        think = recipe("Clean-up when cancelled")["think"]
-        agent.think(lambda turn: think(turn, model))
-        agent.respond(lambda turn, thought: None)
-        stuck: list[ReportKind] = []
-        agent.on_report(lambda report: stuck.append(report.kind))
-        await agent.run(frames())
-        assert ReportKind.STUCK_TASK not in stuck
-
-    model = Model()
-    run(call)
-    assert model.closed == 2
+def test_the_picture_is_the_diagram() -> None:
+    drawn = [(block.page, block.code) for block in BLOCKS if block.language == "mermaid"]
+    assert drawn == [("README.md", (ROOT / "diagrams/turns.mmd").read_text())]
+
+
+# -- the top README
+
+
+def test_it_is_read_in_five_minutes() -> None:
+    assert len(TOP.splitlines()) <= 260
+
+
+def test_the_hooks_are_those_that_there_are() -> None:
+    rows = [re.fullmatch(r"`(on_\w+)\((.*)\)`", hook) for hook, *_ in table_under("Hooks")]
+    named = [row[1] for row in rows if row]
+    assert len(named) == len(rows)
+    assert sorted(named) == sorted(name for name in dir(Agent) if name.startswith("on_"))
+    of_agent = {name for name, (_, when) in zip(named, table_under("Hooks"), strict=True) if "(`Agent`" in when}
+    assert of_agent == {name for name in named if not hasattr(Turns, name)}
+
+
+def test_the_policy_is_the_one_that_there_is() -> None:
+    """Each field with its default: an enum's member and a function by their names."""
+    given = {field.strip("`"): default.strip("`") for field, default, _ in table_under("Policy")}
+    values = {field.name: getattr(Policy(), field.name) for field in attrs.fields(Policy)}
+    assert given == {name: shown(value) for name, value in values.items()}
+
+
+def shown(value: object) -> str:
+    return value.name if isinstance(value, Enum) else str(getattr(value, "__name__", value))
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in pages():
+        text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in link:
+                continue
+            path, _, anchor = link.partition("#")
+            to = (page.parent / path).resolve() if path else page
+            assert to.exists(), f"{name_of(page)}: {link}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", to.read_text("utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+                assert anchor in anchors, f"{name_of(page)}: {link}"
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    extras = set(importlib.metadata.metadata("inkturns").get_all("Provides-Extra") or ())
+    for page in pages():
+        for given in re.findall(r"(?:inkturns|\.)\[([\w,]+)\]", page.read_text("utf-8")):
+            assert set(given.split(",")) <= extras, f"{name_of(page)}: {given}"
+
+
+# -- the other pages
+
+
+def test_the_figures_are_those_that_are_measured() -> None:
+    path = ROOT / "tests/benchmarks/conftest.py"
+    spec = importlib.util.spec_from_file_location("figures_of_the_benchmarks", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def said(value: float | None, unit: str) -> str:
+        return "" if value is None else f"{value:g} {unit}".rstrip()
+
+    figures = [
+        [name, figure.what, said(figure.bar, figure.unit), said(figure.aim, figure.unit)]
+        for name, figure in module.FIGURES.items()
+    ]
+    assert [row[:4] for row in table_under("Figures", "tests/benchmarks/README.md")] == figures
+
+
+PACKAGE = Path(inkturns.__file__).parent  # the wheel's, where there is no other
+FAILURES = table_under("Failures", "tests/README.md")
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Each file that somebody wrote, by its name; but for this one, which names what must not be there."""
+    found = {ROOT / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml", ".ci/run")}
+    for room in (PACKAGE, ROOT / "tests", ROOT / "diagrams"):
+        found |= {path for kind in ("py", "md", "mmd", "txt") for path in room.rglob(f"*.{kind}")}
+    for path in sorted(found - {Path(__file__)}):
+        if path.exists():  # the wheel's tests have no .ci
+            yield path.name, path.read_text("utf-8")
+
+
+def test_each_failure_that_is_cited_has_its_line() -> None:
+    numbers = [row[0] for row in FAILURES]
+    assert numbers == [f"F{number:02}" for number in range(1, len(numbers) + 1)]
+    for name, text in texts():
+        assert set(re.findall(r"\bF\d\d\b", text)) <= set(numbers), name
+        assert {f"F{number}" for number in re.findall(r"def test_f(\d\d)_", text)} <= set(numbers), name
+
+
+def test_each_failure_has_its_test() -> None:
+    """Or its line says with what it comes."""
+    there = {test for _, text in texts() for test in re.findall(r"def (test_f\d\d_\w+)", text)}
+    for number, happened, kept, proof in FAILURES:
+        assert happened
+        assert kept
+        tests = re.findall(r"`(\w+)`", proof)
+        assert tests or proof.startswith("comes with "), number
+        for test in tests:
+            assert test.startswith(f"test_{number.lower()}_"), number
+            assert test in there, number
+
+
+def test_nothing_refers_to_a_document_that_is_not_here() -> None:
+    for name, text in texts():
+        for document in re.findall(r"[\w./-]*\w\.md\b", text):
+            rooms = ("", "inkturns", "inkturns/testing", "tests", "tests/benchmarks")
+            assert any((ROOT / room / document.lstrip("/")).exists() for room in rooms), (name, document)
+        assert not re.search(r"\bthe (design|specification)\b", text, re.IGNORECASE), name

@@ -143,7 +143,7 @@ def test_settings_are_values() -> None:
 
 
 def test_f12_a_stall_timeout_that_is_not_above_the_servers_own_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"stall_timeout.*5\.0.*end_timeout_ms.*5600"):
+    with pytest.raises(ValueError, match=r"stall_timeout.*end_timeout_ms, 5600.*5\.0 s"):
         Policy(stall_timeout=5.0).check(BALANCED)
     with pytest.raises(ValueError, match="5600"):  # the server's default, where none is set
         Policy(stall_timeout=5.0).check(TurnSettings())
@@ -153,8 +153,8 @@ def test_f12_a_stall_timeout_that_is_not_above_the_servers_own_is_refused() -> N
     assert Policy().stall_timeout is None
 
 
-def test_f12_nor_one_that_equals_it_to_the_millisecond() -> None:
-    for timeout in range(640, 11201):
+def test_f12_nor_one_that_equals_it_to_the_millisecond(full: bool) -> None:
+    for timeout in range(640, 11201, 1 if full else 7):
         settings = TurnSettings(end_timeout_ms=timeout)
         with pytest.raises(ValueError, match="stall_timeout"):
             Policy(stall_timeout=timeout / 1000).check(settings)

@@ -50,7 +50,7 @@ from inkturns.events import (
     UsePolicy,
 )
 from inkturns.machine import TurnMachine
-from inkturns.policy import OnLost, OnResume, OnStall, Policy
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy
 from inkturns.table import Phase
 from inkturns.testing.strategies import Session, events, hostile_sessions, policies
 
@@ -168,7 +168,7 @@ def test_the_fields_are_the_designs() -> None:
         "UsePolicy": ["policy"],
         "Tick": [],
         "Turn": [
-            *("number", "transcript", "started_at", "ended_at", "end", "thoughts"),
+            *("number", "transcript", "started_at", "ended_at", "end", "latest_thought"),
             *("continues", "interrupted"),
         ],
         "Listen": ["turn"],
@@ -224,9 +224,9 @@ def test_a_policy_to_use_is_a_policy(policy: Any) -> None:
             " DUPLICATE_CONNECTED STRAY_RESUME BLANK_END POLICY_ERROR STUCK_TASK",
         ),
         (Phase, "IDLE SPEAKING EAGER_ENDED"),
-        (OnResume, "CANCEL KEEP"),
-        (OnStall, "REPORT END"),
-        (OnLost, "ABANDON RESPOND"),
+        (AfterResume, "CANCEL KEEP"),
+        (AfterStall, "WAIT END"),
+        (AfterDisconnect, "ABANDON RESPOND"),
     ],
 )
 def test_the_enums_are_the_designs_and_say_their_names_in_small(enum: type[StrEnum], members: str) -> None:

@@ -34,40 +34,17 @@ from inkturns.events import (
     ReplyStarted,
     ThoughtFailed,
     Tick,
-    TurnEagerEnd,
-    TurnEnd,
-    TurnResume,
     TurnStart,
-    TurnUpdate,
     Unknown,
 )
-from inkturns.hooks import Turns
 from inkturns.machine import TurnMachine
-from inkturns.policy import OnLost, OnResume, OnStall, Policy, exact, words
+from inkturns.policy import AfterDisconnect, AfterResume, AfterStall, Policy, min_words, same_text
 from inkturns.settings import TurnSettings
+from inkturns.turns import Turns
 from inkturns.wire import decode
+from tests.turn_events import eager, end, resume, start, update
 
 A = TypeVar("A", bound=Action)
-
-
-def start(turn_id: str | None = None) -> Event:
-    return TurnStart(turn_id=turn_id)
-
-
-def update(text: str, turn_id: str | None = None) -> Event:
-    return TurnUpdate(transcript=text, turn_id=turn_id)
-
-
-def eager(text: str, turn_id: str | None = None) -> Event:
-    return TurnEagerEnd(transcript=text, turn_id=turn_id)
-
-
-def resume(turn_id: str | None = None) -> Event:
-    return TurnResume(turn_id=turn_id)
-
-
-def end(text: str, turn_id: str | None = None) -> Event:
-    return TurnEnd(transcript=text, turn_id=turn_id)
 
 
 def feed(machine: TurnMachine, *events: Event | tuple[Event, float]) -> list[Action]:
@@ -149,7 +126,7 @@ def test_f07_blank_text_starts_no_thought_and_no_reply(blank: str) -> None:
     assert not of(Respond, actions)
     assert [abandon.turn.end for abandon in of(Abandon, actions)] == [EndReason.EMPTY]
     for way in (EndNow(), Disconnected(), (Tick(), 10.0)):
-        actions = run((start(), 0.0), eager(blank), way, on_lost="respond", on_stall="end", stall_timeout=6)
+        actions = run((start(), 0.0), eager(blank), way, after_disconnect="respond", after_stall="end", stall_timeout=6)
         assert [type(a) for a in actions if not isinstance(a, Stall)] == [Listen, Abandon]
 
 
@@ -231,7 +208,7 @@ def test_f12_no_watchdog_by_default_and_none_that_would_beat_a_slow_ending() -> 
 
 def test_f13_a_turn_whose_text_stands_still_stalls_however_chatty_the_socket() -> None:
     chatter: list[Event] = [update(""), update(" "), update("hello"), Connected(), Unknown(kind="ping", fields={})]
-    policy = {"stall_timeout": 6, "on_stall": OnStall.END}
+    policy = {"stall_timeout": 6, "after_stall": AfterStall.END}
     machine = TurnMachine(Policy(**policy))  # type: ignore[arg-type]
     feed(machine, (Connected(request_id="a"), 0.0), (start(), 0.0), (update("hello"), 1.0))
     chatter[3] = Connected(request_id="a")
@@ -246,7 +223,7 @@ def test_f14_a_watchdog_that_closes_a_turn_settles_its_thought_and_makes_no_seco
     actions = run(
         *((start("1"), 0.0), (eager("hello", "1"), 1.0), (Tick(), 7.0), (end(late, "1"), 8.0)),
         stall_timeout=6,
-        on_stall=OnStall.END,
+        after_stall=AfterStall.END,
     )
     assert not live(actions)
     assert answers(actions) == [(1, "hello")]
@@ -267,16 +244,20 @@ def test_f16_no_way_out_of_a_turn_leaves_a_live_thought() -> None:
     ways: list[tuple[Event | tuple[Event, float], dict[str, Any]]] = [
         *((end(text, "1"), {}) for text in ("hello", "hello you", "", "Hello.")),
         *((event, {}) for event in (start("2"), update("you", "2"), eager("you", "2"), end("you", "2"), end("", "2"))),
-        *((event, {"on_lost": how}) for how in OnLost for event in (Disconnected(), Connected(request_id="b"))),
+        *(
+            (event, {"after_disconnect": how})
+            for how in AfterDisconnect
+            for event in (Disconnected(), Connected(request_id="b"))
+        ),
         (TurnStart(request_id="b"), {}),
         (EndNow(), {}),
-        ((Tick(), 10.0), {"stall_timeout": 6, "on_stall": OnStall.END}),
+        ((Tick(), 10.0), {"stall_timeout": 6, "after_stall": AfterStall.END}),
     ]
     for way, policy in ways:
         actions = run((TurnStart(turn_id="1", request_id="a"), 0.0), eager("hello", "1"), way, **policy)
         assert of(Think, actions)[0].thought == 1
         assert not {thought for thought in live(actions) if thought[0] == 1}, way
-    actions = run(start(), ReplyStarted(0), update("hello"), end("hello"), interrupts=words(2))
+    actions = run(start(), ReplyStarted(0), update("hello"), end("hello"), interrupts=min_words(2))
     assert not live(actions)
 
 
@@ -306,10 +287,10 @@ def test_f17_after_any_storm_the_next_whole_turn_is_answered() -> None:
 
 
 def test_f19_while_a_reply_is_in_flight_nothing_is_thought_ahead() -> None:
-    machine = TurnMachine(Policy(interrupts=words(3)))
+    machine = TurnMachine(Policy(interrupts=min_words(3)))
     actions = feed(machine, start(), end("book it"), ReplyStarted(1), start(), eager("and tell"))
     assert not [think for think in of(Think, actions) if think.turn.number == 2]
-    assert [think.speculative for think in of(Think, feed(machine, ReplyDone(1), end("and tell")))] == [False]
+    assert [think.speculative for think in of(Think, feed(machine, ReplyDone(1), end("and tell")))] == [True]
     assert of(Think, run(start(), end("book it"), ReplyDone(1), start(), eager("and tell")))[-1].speculative
 
 
@@ -318,8 +299,8 @@ def test_f20_a_changed_context_withdraws_the_thought_and_the_waste_is_seen() -> 
     assert voided(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
     [respond] = of(Respond, actions)
     assert respond.thought == 2
-    assert respond.turn.thoughts == 2  # both were paid for
-    actions = run(start(), eager("hello"), resume(), ContextChanged(), end("hello"), on_resume=OnResume.KEEP)
+    assert respond.turn.latest_thought == 2  # both were paid for
+    actions = run(start(), eager("hello"), resume(), ContextChanged(), end("hello"), after_resume=AfterResume.KEEP)
     assert voided(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
     assert of(Respond, actions)[0].thought == 2
 
@@ -333,7 +314,7 @@ def test_f21_a_comma_does_not_throw_the_thought_away(final: str) -> None:
 
 
 def test_f21_match_is_the_users_to_replace() -> None:
-    assert voided(run(start(), eager("hello you"), end("Hello, you."), match=exact))
+    assert voided(run(start(), eager("hello you"), end("Hello, you."), match=same_text))
     assert not voided(run(start(), eager("hello you"), end("goodbye"), match=lambda eager, final: True))
 
 
@@ -396,8 +377,10 @@ def test_f29_the_end_is_one_event_with_its_text() -> None:
 @pytest.mark.parametrize("turn_id", [None, "1"])
 def test_f30_late_text_is_reported_and_text_that_goes_on_opens_a_turn_that_says_so(turn_id: str | None) -> None:
     machine = TurnMachine(Policy())
-    feed(machine, start(turn_id), update("hello", turn_id), EndNow(), ReplyDone())
+    feed(machine, start(turn_id), end("hello", turn_id), ReplyDone())
     assert kinds(feed(machine, update("hell", turn_id), update("hello", turn_id))) == [ReportKind.LATE] * 2
+    machine = TurnMachine(Policy())
+    feed(machine, start(turn_id), update("hello", turn_id), EndNow(), ReplyDone())
     actions = feed(machine, update("hello you", turn_id), end("hello you there", turn_id))
     assert not kinds(actions)
     [respond] = of(Respond, actions)
@@ -420,7 +403,7 @@ def test_f31_one_answer_a_turn_and_never_none_after_a_cancelled_thought() -> Non
 
 
 def test_f32_what_reopens_the_turn_moves_its_deadline() -> None:
-    machine = TurnMachine(Policy(stall_timeout=6, on_stall=OnStall.END))
+    machine = TurnMachine(Policy(stall_timeout=6, after_stall=AfterStall.END))
     feed(machine, (start(), 0.0), (eager("hello"), 1.0), (resume(), 6.9))
     assert machine.deadline == 12.9
     assert not feed(machine, (Tick(), 7.0), (Tick(), 12.8))
@@ -456,7 +439,7 @@ def test_f35_a_fast_end_is_answered() -> None:
 
 
 def test_f36_few_words_are_kept_back_only_while_a_reply_is_audible() -> None:
-    guard = {"interrupts": words(3)}
+    guard = {"interrupts": min_words(3)}
     said: list[Event] = [start(), update("oh"), end("oh")]
     before: list[tuple[list[Event], list[tuple[int, str]]]] = [
         ([], [(1, "oh")]),
@@ -484,7 +467,7 @@ def test_f37_what_one_turn_withdrew_does_not_withdraw_from_the_next() -> None:
             [respond] = [a for a in of(Respond, actions) if a.turn.number == 2]
             assert respond.thought == 1
             assert [a.speculative for a in of(Think, actions) if a.turn.number == 2] == [True]
-    actions = run(start(), ReplyStarted(0), end("oh"), ReplyDone(), start(), end("oh"), interrupts=words(2))
+    actions = run(ReplyStarted(0), start(), end("oh"), ReplyDone(), start(), end("oh"), interrupts=min_words(2))
     assert answers(actions) == [(2, "oh")]
 
 
@@ -522,13 +505,13 @@ def test_f40_respond_is_asked_once_a_turn() -> None:
     ("make", "error", "name"),
     [
         (lambda: Policy(max_thougths=2), TypeError, "max_thougths"),  # type: ignore[call-arg]
-        (lambda: Policy(on_resume="hold"), ValueError, "hold"),
+        (lambda: Policy(after_resume="hold"), ValueError, "hold"),  # type: ignore[arg-type]
         (lambda: Policy(max_thoughts="2"), TypeError, "max_thoughts"),  # type: ignore[arg-type]
         (lambda: Policy(max_thoughts=-1), ValueError, "max_thoughts"),
-        (lambda: Policy(min_words=1.5), TypeError, "min_words"),  # type: ignore[arg-type]
+        (lambda: Policy(think_after="1.5"), TypeError, "think_after"),  # type: ignore[arg-type]
         (lambda: Policy(stall_timeout="6"), TypeError, "stall_timeout"),  # type: ignore[arg-type]
         (lambda: Policy(stall_timeout=float("nan")), ValueError, "stall_timeout"),
-        (lambda: Policy(match="exact"), TypeError, "match"),  # type: ignore[arg-type]
+        (lambda: Policy(match="same_text"), TypeError, "match"),  # type: ignore[arg-type]
         (lambda: Policy(interrupts=3), TypeError, "interrupts"),  # type: ignore[arg-type]
         (lambda: Policy(speculate=1), TypeError, "speculate"),  # type: ignore[arg-type]
         (lambda: TurnSettings(end_timeout=5600), TypeError, "end_timeout"),  # type: ignore[call-arg]
@@ -552,9 +535,14 @@ def test_f41_an_option_is_not_ignored() -> None:
         *(ReplyStarted(1), start(), update("oh"), Disconnected()),
     ]
     options: list[dict[str, Any]] = [
-        *({"speculate": False}, {"on_resume": "keep"}, {"match": exact}, {"max_thoughts": 1}, {"min_words": 2}),
-        *({"interrupts": words(2)}, {"stall_timeout": 6}, {"on_lost": "respond"}),
-        {"stall_timeout": 6, "on_stall": "end"},
+        *({"speculate": False}, {"after_resume": "keep"}, {"match": same_text}, {"max_thoughts": 1}),
+        *(
+            {"speculate": min_words(2)},
+            {"interrupts": min_words(2)},
+            {"stall_timeout": 6},
+            {"after_disconnect": "respond"},
+        ),
+        {"stall_timeout": 6, "after_stall": "end"},
     ]
     outcomes = [str(run(*session, **option)) for option in ({}, *options)]
     assert len(set(outcomes)) == len(outcomes)
@@ -575,3 +563,41 @@ def test_f45_text_is_replaced_whole_and_kept_to_the_letter() -> None:
     assert [a.turn.transcript for a in of(Hear, actions)] == texts
     assert [a.delta for a in of(Hear, actions)] == [" so the", " circum", "flex ", None]
     assert answers(actions) == [(1, texts[3])]
+
+
+@pytest.mark.parametrize("turn_id", [None, "1"])
+@pytest.mark.parametrize("rest", ["Book a table.", "book a table ", "BOOK A", "", " "])
+def test_f47_the_servers_own_end_of_a_turn_that_was_forced_says_nothing(turn_id: str | None, rest: str) -> None:
+    machine = TurnMachine(Policy())
+    assert answers(feed(machine, start(turn_id), update("book a table", turn_id), EndNow())) == [(1, "book a table")]
+    said = feed(machine, update(rest, turn_id), eager(rest, turn_id), resume(turn_id), end(rest, turn_id))
+    assert said == []
+    assert machine.reply == 1
+
+
+@pytest.mark.parametrize("turn_id", [None, "1"])
+def test_f47_a_turn_that_stalled_is_closed_as_well(turn_id: str | None) -> None:
+    machine = TurnMachine(Policy(stall_timeout=6, after_stall=AfterStall.END))
+    feed(machine, (start(turn_id), 0.0), (update("book a table", turn_id), 1.0), (Tick(), 7.0))
+    assert machine.turn is None
+    assert feed(machine, (end("Book a table.", turn_id), 8.0)) == []
+
+
+@pytest.mark.parametrize("turn_id", [None, "1"])
+def test_f47_more_words_are_answered_still(turn_id: str | None) -> None:
+    actions = run(start(turn_id), update("book a table", turn_id), EndNow(), end("Book a table for two.", turn_id))
+    assert answers(actions) == [(1, "book a table"), (2, "Book a table for two.")]
+    assert [turn.turn.continues for turn in of(Listen, actions)] == [None, 1]
+    assert kinds(actions) == []
+
+
+def test_f48_speech_that_begins_in_an_open_turn_is_stopped_by_its_next_words() -> None:
+    machine = TurnMachine(Policy())
+    feed(machine, start(), update("well"), ReplyStarted(0))
+    assert of(Interrupt, feed(machine, update("well I"))) == [Interrupt(0)]
+    machine = TurnMachine(Policy())
+    feed(machine, start(), eager("well"), ReplyStarted(0))
+    assert of(Interrupt, feed(machine, resume())) == [Interrupt(0)]
+    machine = TurnMachine(Policy(interrupts=min_words(3)))  # unless the policy lets it go on
+    assert of(Interrupt, feed(machine, start(), update("well"), ReplyStarted(0), update("well I"))) == []
+    assert answers(feed(machine, end("well I"))) == [(1, "well I")]  # and it is the answer to the speech

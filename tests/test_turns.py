@@ -1,9 +1,13 @@
 """Turns: hooks around a machine."""
 
+import asyncio
 import functools
+import importlib
 import io
 import json
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +51,13 @@ from inkturns.events import (
     Unknown,
     UsePolicy,
 )
-from inkturns.hooks import Turns
 from inkturns.machine import TurnMachine
-from inkturns.policy import Policy
-from inkturns.recording import Recorder, replay
+from inkturns.policy import Policy, min_words
+from inkturns.recording import Recorder
+from inkturns.replay import replay
 from inkturns.table import Phase
 from inkturns.testing.strategies import Session, frames, hostile_sessions, policies
+from inkturns.turns import Turns
 
 HOOKS = (
     *("on_start", "on_update", "on_think", "on_eager_end", "on_resume", "on_cancel", "on_end", "on_interrupt"),
@@ -63,7 +68,7 @@ Calls = list[Call]
 
 
 def calls_of(action: Action) -> Calls:
-    """The hooks of an action with what they are given, as the design has them."""
+    """The hooks of an action with what they are given."""
     match action:
         case Listen(turn):
             return [("on_start", turn)]
@@ -142,7 +147,7 @@ def test_a_turn_as_the_design_draws_it() -> None:
         *("on_think", "on_eager_end", "on_end"),
     ]
     assert [call[2] for call in calls if call[0] == "on_cancel"] == [CancelReason.RESUMED]
-    assert calls[-1] == ("on_end", Turn(1, "so what", end=EndReason.SERVER, thoughts=2))
+    assert calls[-1] == ("on_end", Turn(1, "so what", end=EndReason.SERVER, latest_thought=2))
 
 
 def test_a_thought_that_is_not_speculative_is_no_eager_end() -> None:
@@ -229,7 +234,7 @@ ASYNC: dict[str, Callable[..., object]] = {
 @pytest.mark.parametrize("name", HOOKS)
 def test_what_is_async_is_refused_when_registered(name: str, hook: Callable[..., object]) -> None:
     turns = Turns()
-    with pytest.raises(TypeError, match="async"):
+    with pytest.raises(TypeError, match=rf"{name}\(.*\): the hook must not be async, got .*; start a task"):
         on(turns, name, hook)
     feed_everything(turns)  # and is not called
 
@@ -237,8 +242,50 @@ def test_what_is_async_is_refused_when_registered(name: str, hook: Callable[...,
 @pytest.mark.parametrize("name", HOOKS)
 def test_what_cannot_be_called_is_refused_when_registered(name: str) -> None:
     for hook in (None, 5, "on_start"):
-        with pytest.raises(TypeError, match="function"):
+        with pytest.raises(TypeError, match=rf"{name}\(.*\) must be a function, got {hook!r}"):
             on(Turns(), name, hook)  # type: ignore[arg-type]
+
+
+def generator(*given: object) -> Iterator[object]:
+    yield given
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_generator_is_refused_when_registered(name: str) -> None:
+    """Nothing of its body would run."""
+    for hook in (generator, functools.partial(generator, 1)):
+        with pytest.raises(
+            TypeError, match=rf"{name}\(.*\): the hook must not be a generator, got .*; take the `yield`"
+        ):
+            on(Turns(), name, hook)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_wrong_number_of_arguments_is_refused_when_registered(name: str) -> None:
+    two = name == "on_cancel"
+    count = "2 arguments" if two else "1 argument"
+    wrong: list[Callable[..., object]] = [lambda: None, lambda a, b, c: None, lambda *, turn: None]
+    wrong.append((lambda a: None) if two else (lambda a, b: None))
+    for hook in wrong:
+        with pytest.raises(TypeError, match=rf"{name}\(.*\) must be a function of {count}, got <lambda>\("):
+            on(Turns(), name, hook)
+    right: list[Callable[..., object]] = [lambda *given: None, lambda a, b=None: None, lambda a, b=None, c=None: None]
+    for hook in right:
+        assert on(Turns(), name, hook) is hook
+
+
+def test_a_function_that_hides_its_arguments_is_taken() -> None:
+    """What a decorator adds is judged, not what it wraps; some functions that are written in C tell nothing."""
+
+    def hook(turn: Turn, number: int) -> None: ...
+
+    @functools.wraps(hook)
+    def with_a_number(turn: Turn) -> None:
+        hook(turn, 1)
+
+    functions: tuple[Any, ...] = (with_a_number, {}.update, list[object]().append)
+    for known in functions:
+        assert on(Turns(), "on_start", known) is known
 
 
 @pytest.mark.parametrize("name", ["on_eager", "on_think_start", "on_listen", "think"])
@@ -290,6 +337,53 @@ def test_f10_no_report_of_a_bad_frame_holds_the_callers_words() -> None:
     (report,) = Turns().feed('{"type":"turn.end","transcript":"shibboleth","turn_id":"1","request_id":5}')
     assert isinstance(report, Report)
     assert "shibboleth" not in repr(report)
+
+
+# -- the log
+
+
+def test_f59_reports_are_logged_as_warnings_without_the_callers_words(caplog: pytest.LogCaptureFixture) -> None:
+    turns = Turns()
+    reports: list[Report] = []
+    turns.on_report(reports.append)
+    for frame in (
+        '{"type":"turn.end","transcript":"shibboleth","turn_id":"1"}',
+        '{"type":"turn.end","transcript":"shibboleth","turn_id":"1"}',
+        '{"type":"error","message":"shibboleth"}',
+        '{"type":"shibboleth\\u001b[2J"}',
+        '{"type":"turn.end","transcript":"shibboleth","request_id":5}',
+    ):
+        turns.feed(frame)
+    kinds = [ReportKind.MISSED_START, ReportKind.LATE, ReportKind.SERVER_ERROR, ReportKind.UNKNOWN_TYPE]
+    assert [report.kind for report in reports] == [*kinds, ReportKind.BAD_FRAME]
+    assert caplog.record_tuples == [("inkturns", logging.WARNING, f"{each.kind}: {each.detail}") for each in reports]
+    assert "shibboleth" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("frame", "named"),
+    [
+        ({"type": "TurnInfo", "event": "Update", "transcript": "shibboleth"}, "inkturns.adapters.flux.Flux"),
+        ({"type": "start_of_speech", "alternatives": []}, "inkturns.adapters.livekit.LiveKit"),
+        ({"type": "transcript", "text": "shibboleth", "is_final": True}, "inkturns.adapters.manual.ManualFinalize"),
+        ({"type": "Turn", "transcript": "shibboleth", "end_of_turn": False}, "AssemblyAI"),
+    ],
+)
+def test_f59_frames_of_another_sender_are_named_with_what_reads_them(
+    frame: dict[str, object], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = Turns()
+    for form in (frame, json.dumps(frame)):
+        caplog.clear()
+        (report,) = turns.feed(form)
+        assert isinstance(report, Report)
+        (line,) = caplog.messages
+        assert line.startswith(f"unknown_type: {report.detail}; the frames are ")
+        assert named in line
+        assert "shibboleth" not in line
+    path = named.rsplit(".", 1)
+    if len(path) == 2:
+        assert callable(getattr(importlib.import_module(path[0]), path[1]))
 
 
 # -- feeding from inside a hook
@@ -405,6 +499,33 @@ def test_one_that_raises_comes_out_as_a_group_too() -> None:
     with pytest.raises(ExceptionGroup) as found:
         turns.feed("no frame")
     assert found.value.exceptions == (error,)
+
+
+def test_f55_a_stray_cancelled_error_is_a_failure_like_any_other() -> None:
+    turns, plain = Turns(), TurnMachine()
+    stray, other = asyncio.CancelledError("of a future that the hook asked"), ValueError("one")
+    calls: Calls = []
+    on(turns, "on_start", boom(stray))
+    on(turns, "on_start", lambda *given: calls.append(("on_start", *given)))
+    on(turns, "on_update", boom(other))
+    on(turns, "on_start", lambda _: turns.feed(HELLO[1]))
+    with pytest.raises(ExceptionGroup) as found:
+        turns.feed(HELLO[0])
+    failure, second = found.value.exceptions
+    assert (type(failure), failure.__cause__, second) == (RuntimeError, stray, other)
+    assert str(failure) == "a hook raised CancelledError"
+    assert [call[0] for call in calls] == ["on_start"]
+    for event in HELLO[:2]:
+        plain.receive(event)
+    assert turns.feed(HELLO[2]) == plain.receive(HELLO[2])
+
+
+def test_f55_where_nobody_has_imported_asyncio_nothing_else_is_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "asyncio")
+    turns = Turns()
+    on(turns, "on_start", boom(Stop()))
+    with pytest.raises(Stop):
+        turns.feed(HELLO[0])
 
 
 class Stop(BaseException): ...
@@ -609,7 +730,7 @@ def test_an_interrupt_from_a_source_passes() -> None:
 
 def test_a_recorder_writes_every_input_down_with_its_actions(tmp_path: Path) -> None:
     path = tmp_path / "call.jsonl"
-    turns = Turns(Policy(min_words=1), recorder=Recorder(path, call="7f3a"))
+    turns = Turns(Policy(speculate=min_words(1)), recorder=Recorder(path, call="7f3a"))
     on(turns, "on_end", lambda _: turns.feed(ReplyDone(1)))
     items: tuple[tuple[object, float | None], ...] = (
         ('{"type":"turn.start"}', 1.0),
@@ -621,7 +742,7 @@ def test_a_recorder_writes_every_input_down_with_its_actions(tmp_path: Path) -> 
     )
     actions = [action for item, now in items for action in turns.feed(item, now)]
     header, *lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert (header["inkturns"], header["call"], header["policy"]["min_words"]) == (1, "7f3a", 1)
+    assert (header["inkturns"], header["call"], header["policy"]["speculate"]["min_words"]) == (1, "7f3a", 1)
     assert [sorted(set(line) - {"out", "t"}) for line in lines] == [
         *(["frame"], ["frame"], ["event"], ["frame"], ["event"], ["app"], ["bad"])
     ]
@@ -702,7 +823,12 @@ def test_f44_feeding_inside_a_hook_waits_for_nothing() -> None:
     assert turns.machine.phase is Phase.SPEAKING
 
 
+def test_a_source_is_an_instance() -> None:
+    with pytest.raises(TypeError, match=r"Turns: source must be an instance, as Told\(\) is; got the class"):
+        Turns(source=Told)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("option", "value"), [("source", 3), ("clock", 3.0), ("recorder", "call.jsonl")])
 def test_f41_options_are_checked_when_given(option: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"Turns: {option} is|Turns: {option} has"):
+    with pytest.raises(TypeError, match=f"Turns: {option} must .*, got {value!r}"):
         Turns(**{option: value})
