@@ -1,5 +1,6 @@
 """Reports: from recordings to figures, and how soon the command is there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,24 +41,38 @@ if __name__ == "__main__":
 """
 
 
-def batches(work: Callable[[], object], times: int) -> list[float]:
-    """Milliseconds of CPU time for one piece of work, in each of 20 batches."""
-    found = []
-    for _ in range(20):
-        begin = process_time()
-        for _ in range(times):
-            work()
-        found.append((process_time() - begin) / times * 1000)
-    return found
-
-
-def test_rows_and_figures(figure: Hold, say: Callable[[str], None]) -> None:
-    lines = list(recording())
+def test_rows_and_figures(figure: Hold, compare: Hold, say: Callable[[str], None]) -> None:
+    lines, times = list(recording()), 20
     rows = turns_of(lines)
     assert len(rows) == 6
-    seen = figure("rows", batches(lambda: turns_of(lines), 50))
+
+    def decoded() -> None:
+        for _ in range(times):
+            for line in lines:
+                json.loads(line)
+
+    def made() -> None:
+        for _ in range(times):
+            turns_of(lines)
+
+    def added() -> None:
+        for _ in range(times):
+            Fleet().add(rows)
+
+    compare("rows", made, decoded, per=times)
+    compare("figures", added, decoded, per=times)
+    seen = figure("rows, alone", milliseconds(made, times))
     say(f"{len(lines)} lines, {sum(map(len, lines)):,} bytes, {1000 / seen:,.0f} calls a second a core")
-    figure("figures", batches(lambda: Fleet().add(rows), 200))
+
+
+def milliseconds(work: Callable[[], object], times: int) -> list[float]:
+    """CPU time for one of `times` pieces of work, in each of 50 batches."""
+    found = []
+    for _ in range(50):
+        begin = process_time()
+        work()
+        found.append((process_time() - begin) / times * 1000)
+    return found
 
 
 @pytest.fixture
