@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import json
-import logging
-import resource
 import statistics
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -17,7 +18,6 @@ import pytest
 from inkturns import Agent, Thought, Turn
 from inkturns.events import TurnEagerEnd, TurnEnd, TurnResume, TurnStart
 from inkturns.testing import virtual_time
-from inkturns.testing.storm import World, storm
 
 SOAK = 100_000  # turns
 AGENTS, FRAMES_A_SECOND, TURN_SECONDS, SECONDS = 1000, 5, 6, 10
@@ -457,55 +457,21 @@ def test_memory_of_an_idle_agent(figure: Figure, say: Say) -> None:
 
     sizes: list[float] = []
     for turn in (False, True):
-        whole, without = anyio.run(size, an_agent, turn), anyio.run(size, lambda: reads, turn)
+        whole, without = virtual_time.run(size, an_agent, turn), virtual_time.run(size, lambda: reads, turn)
         say(f"{whole - without:.0f} bytes, {'after a turn' if turn else 'new'}; with the task, {whole:.0f}")
         sizes.append(whole - without)
     figure("idle agent", max(sizes) / 1024)
 
 
-def test_soak(figure: Figure, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100,000 turns of hostile sessions, an agent a call, in virtual time: flat, the last tenth against the first."""
-    monkeypatch.setattr(logging.getLogger("inkturns"), "propagate", False)  # pytest keeps what is logged
-
-    def make_call(world: World) -> Agent:
-        agent = Agent(world.policy, **world.options)
-        world.joins(agent)
-        return agent
-
-    def kept(seeds: range) -> int:
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        for seed in seeds:
-            storm(make_call, seed)
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - before
-        tracemalloc.stop()
-        return grown
-
-    def megabytes() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    def soak() -> tuple[list[float], int, float]:
-        tenths: list[float] = []
-        turns = calls = 0
-        size = 0.0
-        begin = perf_counter()
-        while turns < SOAK:
-            turns += sum("  on_start " in line for line in storm(make_call, calls))
-            calls += 1
-            if calls % 200 == 0:  # a storm's world holds itself in cycles; without this, what waits for the collector
-                gc.collect()  # is a quarter of the whole process, whatever else has run in it
-            if turns >= SOAK / 10 * (len(tenths) + 1):
-                tenths.append(perf_counter() - begin)
-                begin = perf_counter()
-                size = size or megabytes()
-        return tenths, calls, size
-
-    kept(range(100))
-    first = kept(range(100, 300))
-    tenths, calls, after_a_tenth = soak()
-    last = kept(range(300, 500))
-    say(f"{SOAK} turns in {calls} calls; bytes kept by 200 calls, first and last: {first} and {last}")
-    say(f"at most {after_a_tenth:.0f} MB after a tenth, {megabytes():.0f} after all; time {tenths[-1] / tenths[0]:.2f}")
-    figure("soak", max(0, last - max(first, 0)) / 1024)
-    assert megabytes() <= after_a_tenth * 1.05
+def test_soak(figure: Figure, say: Say) -> None:
+    """100,000 turns of hostile calls, an agent a call, in two processes: flat, the last tenth against the first."""
+    program = [sys.executable, str(Path(__file__).with_name("soak.py"))]
+    commands = [[*program, str(seed), str(SOAK // 2)] for seed in (0, 1_000_000)]
+    halves = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    seen = [json.loads(half.communicate()[0]) for half in halves]
+    for half in seen:
+        say("{calls} calls; bytes kept by 200, before and after: {kept_before} and {kept_after}".format(**half))
+        say("{megabytes_after_a_tenth:.0f} MB after a tenth, {megabytes:.0f} after all".format(**half))
+        say("CPU time of the last tenth, to the first: {time:.2f}".format(**half))
+    figure("soak", max(max(0, half["kept_after"] - max(half["kept_before"], 0)) for half in seen) / 1024)
+    assert all(half["megabytes"] <= half["megabytes_after_a_tenth"] * 1.05 for half in seen)
