@@ -73,7 +73,8 @@ def _function(name: str, value: Any) -> Any:
         return FUNCTIONS[value]
     except (KeyError, TypeError):
         raise RecordingError(
-            f"Policy.{name} is {value!r}, which no recording may import; say it with policy="
+            f"Policy.{name} is {value!r}, which no recording may import; give it anew: --policy {name}=…, or policy= "
+            "in Python"
         ) from None
 
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from inkturns import cli, diagrams
 from inkturns.cli.main import app, main
+from inkturns.cli.policy import read_policy
 from inkturns.events import ContextChanged, Disconnected, EndNow, ReplyDone, ReplyStarted, ThoughtFailed, UsePolicy
 from inkturns.policy import Policy, min_words
 from inkturns.printable import printable
@@ -302,6 +303,21 @@ def test_policies_are_said_as_key_and_value(pair: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "function"),
+    [
+        ("min_words(2)", min_words(2)),
+        ("min_words(2, stop, hold on)", min_words(2, ("stop", "hold on"))),
+        ("min_words(2, 'stop', \"hold on\")", min_words(2, ("stop", "hold on"))),
+        ("min_words(2, or_any=('stop', 'no, wait'))", min_words(2, ("stop", "no, wait"))),
+        ("min_words(n=2)", min_words(2)),
+    ],
+)
+def test_min_words_is_taken_as_typed_and_as_python_writes_it(typed: str, function: min_words) -> None:
+    assert read_policy([f"speculate={typed}"]) == {"speculate": function}
+    assert read_policy([f"interrupts={function!r}"]) == {"interrupts": function}
+
+
+@pytest.mark.parametrize(
     ("pair", "why"),
     [
         ("haste=1", "Policy has no field 'haste'; it has speculate, "),
@@ -314,6 +330,12 @@ def test_policies_are_said_as_key_and_value(pair: str) -> None:
         ("match=fuzzy", "must be same_words or same_text or package.function, got 'fuzzy'"),
         ("match=no.such.module", "cannot import no.such.module: No module named 'no'"),
         ("interrupts=min_words(2", "must be a function, as package.function or min_words(2), got 'min_words(2'"),
+        (
+            "interrupts=min_words(2, or_any=stop)",
+            "must be min_words(2), or min_words(2, stop, no), or as Python writes it",
+        ),
+        ("interrupts=min_words(2)(3)", "must be min_words(2), or min_words(2, stop, no), or as Python writes it, got "),
+        ("interrupts=min_words(2.5)", "min_words: n must be a whole number, got 2.5"),
         ("match=.same_text", "must be a function, as package.function or min_words(2), got '.same_text'"),
         (
             "interrupts=inkturns.policy.none",

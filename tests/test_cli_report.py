@@ -161,6 +161,7 @@ def test_prices_and_worth(calls: Path) -> None:
     ("options", "sentence"),
     [
         (["--where", "arm"], "--where arm: it must be LABEL=VALUE"),
+        (["--where", "arm=a", "--where", "arm=b"], "--where arm=a and arm=b: no call has both; ask one at a time"),
         (
             ["--since", "soon"],
             "--since soon is no date (2026-01-31), no time (2026-01-31T12:00) and no period (30d, 12h",
@@ -277,3 +278,50 @@ def test_words_of_a_recording_that_is_gone_or_changed_are_missing(calls: Path) -
     assert timelines_of([msgspec.structs.replace(one, file="gone.jsonl"), one, one], calls / "t", words=True) == {
         (one.file, 1): "1.html"
     }
+
+
+def test_a_hashed_id_stays_hashed_in_the_timelines(calls: Path) -> None:
+    (calls / "none.jsonl").write_bytes(b"".join(answered(Recorded()).lines))
+    for options, shown in (["--hash-call"], False), ([], True):
+        assert run("report", calls, *options, "--html", calls / "r.html").exit_code == 0
+        pages = [calls / "r.html", *(calls / "r-calls").iterdir()]
+        assert len(pages) > 10
+        assert any("call call 1" in page.read_text("utf-8").lower() for page in pages) is shown
+        assert any(hashed("call 1") in page.read_text("utf-8") for page in pages[1:]) is not shown
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+def test_no_figure_is_broken_in_two_where_there_are_many_arms(calls: Path, width: int) -> None:
+    for n in range(6):
+        (calls / f"{n:02}.jsonl").write_bytes(agents(f"call {n}", labels={"arm": f"arm {n}"}))
+    wide, narrow = (run("report", calls, "--by", "arm", width=columns).stdout for columns in (400, width))
+    words = {word for line in wide.splitlines()[2:30] for word in line.split()}
+    assert words - {*narrow.split()} == set()
+
+
+def test_a_report_of_any_name_does_not_widen_the_table(tmp_path: Path) -> None:
+    call = answered(Recorded()).note(9.0, "report", 0, report={"kind": "x" * 5000})
+    (tmp_path / "a.jsonl").write_bytes(b"".join(call.lines))
+    assert max(map(len, run("report", tmp_path, width=80).stdout.splitlines()[1:30])) <= 80
+
+
+def test_what_the_false_end_rate_does_not_see_is_said_where_it_is_shown(calls: Path) -> None:
+    said = "false_end_rate: only turns whose words go on from the turn before"
+    assert said in run("report", calls, "--html", calls / "r.html").stdout
+    assert said in (calls / "r.html").read_text("utf-8")
+
+
+def test_a_label_that_calls_lack_is_said(calls: Path) -> None:
+    (calls / "00.jsonl").write_bytes(agents("call 0", labels={"customer": "c"}))
+    said = run("report", calls, "--cluster", "customer").stdout
+    assert "  cluster: 11 of 12 calls have no label customer: each counts by itself\n" in said
+    assert "  cluster: " not in run("report", calls).stdout
+
+
+def test_what_was_measured_is_not_called_assumed(calls: Path, tmp_path: Path) -> None:
+    """The agents' calls have three turns whose first item was measured; the watcher's has one where none was."""
+    assert run("report", calls, "--latency", "0.8").stdout.splitlines()[0] == ANSWER
+    (calls / "w.jsonl").write_bytes(b"".join(answered(Recorded()).lines))
+    done = run("report", calls, "--latency", "0.8")
+    assert "if a model's first item came after 0.8 s in the 1 turns where none was measured (modelled)" in done.stdout
+    assert "modelled, not measured: first_item, saved, saved_ahead" in done.stdout

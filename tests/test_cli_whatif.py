@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from inkturns.cli.main import app
+from inkturns.events import TurnEagerEnd, TurnEnd, TurnStart
 from inkturns.policy import Policy
+from tests.recorded import Recorded
 from tests.what_if_calls import independent, recorded
 
 
@@ -168,8 +170,10 @@ def test_flux_thresholds(tmp_path: Path) -> None:
     assert (values["recorded"]["eager_ends"], values["other"]["eager_ends"]) == (2, 1)
     assert (values["recorded"]["extra_calls_per_turn"], values["other"]["extra_calls_per_turn"]) == (1, 0)
     result = run(path, "--eager-eot-threshold", "0.5")
-    assert "eager ends: 1 none, 1 same" in result.stdout
-    assert "ends: 1 same" in result.stdout
+    assert "eager ends: 1 would have come as they did, 1 would not have come.\n" in result.stdout
+    assert "\nends: 1 would have come as they did.\n" in result.stdout
+    assert "no model's first item was recorded" in result.stdout
+    assert "assumed to come after 0.8 s" in run(path, "--eager-eot-threshold", "0.5", "--latency", "0.8").stdout
 
 
 def test_a_sweep_ends_with_a_policy_to_paste(calls: Path) -> None:
@@ -290,3 +294,117 @@ def test_a_page_that_cannot_be_written_is_said_after_the_answer(calls: Path) -> 
     assert result.exit_code == 2
     assert "--html /dev/full: " in result.stderr
     assert "It gains most within" in result.stdout
+
+
+def test_a_line_with_a_function_of_the_users_own_runs_as_it_is(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_words.py").write_text("import functools\nsame = functools.partial(lambda a, b: a == b)\n")
+    monkeypatch.chdir(tmp_path)
+    done = run(calls, "--sweep", "--policy", "match=my_words.same", "--policy", "after_resume=cancel")
+    assert done.exit_code == 0
+    said = done.stdout.splitlines()
+    at = said.index("import my_words")
+    assert said[at + 2].endswith("match=my_words.same)")
+    monkeypatch.syspath_prepend(tmp_path)
+    exec("\n".join(said[at : at + 3]), dict[str, object]())
+
+
+def test_a_policy_of_the_table_can_be_typed_again(calls: Path) -> None:
+    options = ("--policy", "think_after=0", "--policy", "max_thoughts=3", "--policy", "after_resume=cancel")
+    typed = "speculate=min_words(3, or_any=('yes', 'no, no'))"
+    said = run(calls, "--sweep", *options, "--policy", typed, "--max-extra-calls", "9").stdout
+    assert f" {typed}\n" in said.replace("  \n", "\n").replace("  \n", "\n").replace(" \n", "\n")
+
+
+def test_a_share_is_at_most_all(tmp_path: Path) -> None:
+    """Nothing was thought ahead, and nearly all would be: calls like these differ by more than there is left."""
+    for seed in range(4):
+        lines = recorded(seed, Policy(speculate=False), independent("a"))
+        (tmp_path / f"{seed}.jsonl").write_bytes(b"".join(lines))
+    other = as_json(tmp_path, "--policy", "speculate=true")["other"]
+    assert other["turns_ahead"] > 0.8
+    assert other["intervals"]["turns_ahead"][1] == 1.0
+
+
+def watched(path: Path, text: str = "a", times: bool = True) -> None:
+    events = [{"type": "turn.start"}] + [{"type": f"turn.{name}", "transcript": text} for name in ("eager_end", "end")]
+    frames = [{**({"t": n / 2} if times else {}), "frame": json.dumps(one)} for n, one in enumerate(events)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in [{"inkturns": 1, "policy": {}}, *frames]))
+
+
+def test_what_is_assumed_of_a_model_is_said_and_what_nobody_measured_too(tmp_path: Path) -> None:
+    watched(tmp_path / "w.jsonl")
+    told = run(tmp_path, "--policy", "think_after=0.2").stdout
+    assert "Not known: no model's first item was recorded, so nobody knows what a policy gains; --latency" in told
+    assert "Kaplan-Meier" not in told
+    told = run(tmp_path, "--policy", "think_after=0.2", "--latency", "0.8").stdout
+    assert "modelled: where no first item was measured, it is assumed to come after 0.8 s (--latency)." in told
+    assert "no model's first item" not in told
+
+
+def test_a_wait_needs_times(tmp_path: Path) -> None:
+    watched(tmp_path / "w.jsonl", times=False)
+    why = "the call's inputs have no times, and Policy.think_after needs them\n"
+    for asked in (("--policy", "think_after=0.2"), ("--sweep", "--latency", "0.3")):
+        done = run(tmp_path, *asked)
+        assert (done.exit_code, done.stdout, done.stderr) == (2, "", why)
+    assert run(tmp_path, "--policy", "max_thoughts=0", "--policy", "think_after=0").exit_code == 0
+
+
+def test_a_quantile_beyond_all_that_was_seen_is_explained(tmp_path: Path) -> None:
+    """The only thought that ended had its item after 0.5 s; the other was cut before it had one."""
+    call = Recorded(Policy(speculate=False))
+    call.at(0.0, TurnStart()).at(1.0, TurnEagerEnd("a")).at(2.0, TurnEnd("a"))
+    call.note(2.9, "settled", 1, settled={"thought": 1, "outcome": "adopted", "began": 2.0, "cancelled_at": 2.9})
+    call.at(3.0, TurnStart()).at(4.0, TurnEagerEnd("a b")).at(5.0, TurnEnd("a b"))
+    call.note(5.5, "settled", 2, settled={"thought": 1, "outcome": "adopted", "began": 5.0, "first_item": 5.5})
+    (tmp_path / "a.jsonl").write_bytes(b"".join(call.lines))
+    assert "?: longer than any time that was seen." in run(tmp_path, "--policy", "speculate=true").stdout
+
+
+def test_a_function_that_raises_is_said(calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_faults.py").write_text("def long(turn):\n    return turn.words > 3\n")
+    monkeypatch.chdir(tmp_path)
+    said = run(calls, "--policy", "speculate=my_faults.long").stdout
+    assert "Not known: what a function of the other policy says where it raises: " in said
+    assert "where it raises" not in run(calls, "--policy", "max_thoughts=1").stdout
+
+
+def test_a_label_that_calls_lack_is_said(calls: Path) -> None:
+    said = run(calls, "--policy", "max_thoughts=1", "--cluster", "custmer").stdout
+    assert "Not known: 6 of 6 calls have no label custmer: each counts by itself." in said
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            ("--eot-threshold", "0.8", "--cluster", "customer"),
+            "--cluster and --prices need recordings: Flux's messages",
+        ),
+        (("--eot-threshold", "0.6", "--eager-eot-threshold", "0.7"), "--eager-eot-threshold must not be above --eot-"),
+    ],
+)
+def test_options_that_thresholds_cannot_have_are_refused(calls: Path, options: tuple[str, ...], why: str) -> None:
+    done = run(calls, *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(why)
+
+
+def test_in_money_it_is_said_where_no_cost_was_told(calls: Path) -> None:
+    said = run(calls, *FIXED, "--max-cost", "1").stdout
+    assert "policies cost: their thoughts told no usage; --max-extra-calls limits their number instead." in said
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+def test_no_figure_is_cut_where_the_terminal_is_narrow(calls: Path, width: int) -> None:
+    for asked in (("--policy", "think_after=0.1"), FIXED):
+        said = CliRunner().invoke(app, ["what-if", str(calls), *asked], env={"COLUMNS": str(width)}).stdout
+        assert "\N{HORIZONTAL ELLIPSIS}" not in said
+    assert (
+        "think_after=0"
+        in CliRunner()
+        .invoke(app, ["what-if", str(calls), "--sweep", "--policy", "match=same_words"], env={"COLUMNS": str(width)})
+        .stdout
+    )

@@ -117,6 +117,48 @@ def test_of_one_call_the_figure_itself_decides() -> None:
     assert Findings(fleet(A)).pays() is None
 
 
+def test_where_nothing_was_gained_it_does_not_pay() -> None:
+    """It said "It pays: No thought that began ahead was adopted" where few calls were accepted, or no cost was told."""
+    in_vain = fleet([turn(1, wasted(1), thought(2, speculative=False), saved=0.0)])
+    never = fleet([turn(1, thought(1, speculative=False), saved=0.0)])
+    for worth in (Worth(calls=2.0), Worth(per_second=0.1)):
+        assert Findings(in_vain, worth=worth).answer().startswith("It does not pay: No thought that began ahead")
+        summary = Findings(never, worth=worth)
+        assert summary.answer().startswith("Whether it pays cannot be told: No thought that began ahead")
+        assert summary.not_known()["worth"] == "whether it pays: no thought began before its turn's end"
+
+
+def test_a_watchers_calls_are_judged_by_how_many_they_are() -> None:
+    row = turn(1, wasted(1), thought(2), head_start=0.5)
+    assert Findings(fleet([row]), worth=Worth(calls=0.5)).answer().startswith("It does not pay: Thoughts began ahead")
+    assert Findings(fleet([row]), worth=Worth(calls=1.0)).answer().startswith("It pays: Thoughts began ahead")
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (fleet([turn(1, wasted(1), thought(2), head_start=0.4)]), "how much earlier replies began is not known"),
+        (fleet([turn(1, wasted(1), thought(2), saved=0.4)]), "no unused thought told what it cost; --worth calls=0.5"),
+        (fleet(A, B), "the 95 % interval allows both; more calls make it narrower"),
+    ],
+)
+def test_why_nobody_can_tell_whether_it_pays_is_said(made: Fleet, why: str) -> None:
+    summary = Findings(made, worth=Worth(per_second=0.001))
+    assert summary.not_known()["worth"].startswith(f"whether it pays: {why}")
+
+
+def test_what_the_verdict_takes_costs_for_that_nobody_told_is_said() -> None:
+    said = Findings(fleet(A, B), worth=Worth(per_second=0.1)).not_known()["wasted_cost"]
+    assert said.endswith("are too low, and whether it pays is said as if the rest had cost nothing")
+    for worth in (None, Worth(calls=0.5), Worth(per_second=0.001)):
+        assert Findings(fleet(A, B), worth=worth).not_known()["wasted_cost"].endswith("are too low")
+
+
+def test_where_no_usage_was_told_it_is_not_called_too_low() -> None:
+    said = Findings(fleet([turn(1, wasted(1), thought(2))])).not_known()["wasted_cost"]
+    assert said == "no thought told its usage; an Agent records `thought.usage(\N{HORIZONTAL ELLIPSIS})`"
+
+
 def test_without_costs_or_turns_nobody_can_tell_whether_it_pays() -> None:
     free = [turn(1, wasted(1), thought(2), saved=0.4)]
     assert Findings(fleet(free), worth=Worth(per_second=9.0)).pays() is None

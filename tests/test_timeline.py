@@ -1,5 +1,6 @@
 """`inkturns timeline`: what it writes, and what it says where something is wrong."""
 
+import gzip
 import json
 import tempfile
 import webbrowser
@@ -219,3 +220,11 @@ def test_a_trace_names_the_call(tmp_path: Path) -> None:
     assert run(path, "-o", "a.json").exit_code == 0
     values = json.loads(Path("a.json").read_text())
     assert values["traceEvents"][0]["args"]["name"] == "Call one"
+
+
+def test_a_packed_recording_is_drawn(call: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(call.read_bytes()))
+    assert run(packed).exit_code == 0
+    assert run(call, "-o", "plain.html").exit_code == 0
+    assert Path("packed.html").read_bytes() == Path("plain.html").read_bytes()

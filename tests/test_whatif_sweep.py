@@ -1,7 +1,7 @@
 """The sweep: which policies no other beats, and the one to paste."""
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from inkturns.policy import AfterResume, AfterStall, Policy, min_words, same_tex
 from inkturns.report.question import Price, Question
 from inkturns.report.sweep import GRID, Point, Sweep, as_python, as_typed, best, frontier, imports, policies, sweep
 from inkturns.report.whatif import Named, compare
+from inkturns.turn import Turn
 from tests.what_if_calls import independent, past, recorded
 
 # By hand: b gains more than a for more; c gains less than b for more; d gains as much as b for more money alone.
@@ -77,6 +78,13 @@ def test_the_grid_holds_each_policy_once_and_the_one_that_never_thinks_ahead() -
     assert not any("match" in changes for changes in policies({}, redacted=True))
 
 
+def is_long(turn: Turn) -> bool:
+    return len(turn.transcript) > 9
+
+
+long_or_short = partial(is_long)  # it has no name of its own
+
+
 @pytest.mark.parametrize(
     ("changes", "line", "names", "typed"),
     [
@@ -102,6 +110,22 @@ def test_a_policy_is_a_line_of_python_that_means_it(changes: dict[str, Any], lin
     exec(imports(line), imported := dict[str, object]())
     assert eval(line, imported) == Policy(**changes)
     assert as_typed(changes) == typed
+
+
+def nested() -> Callable[[Turn], bool]:
+    return lambda turn: True
+
+
+def test_a_function_has_the_name_by_which_a_module_holds_it() -> None:
+    line = as_python({"speculate": is_long, "interrupts": long_or_short})
+    assert line == f"Policy(speculate={__name__}.is_long, interrupts={__name__}.long_or_short)"
+    assert imports(line) == f"import {__name__}\nfrom inkturns.policy import Policy"
+    exec(imports(line), imported := dict[str, object]())
+    assert eval(line, imported) == Policy(speculate=is_long, interrupts=long_or_short)
+
+
+def test_a_function_that_no_module_holds_stands_as_it_is() -> None:
+    assert as_python({"speculate": nested()}).startswith("Policy(speculate=<function nested.<locals>.<lambda> at ")
 
 
 # -- on calls of simulated callers

@@ -4,10 +4,9 @@ Rules of this file: what is wrong with a file is one sentence on standard error,
 file is still drawn; no words unless they are asked for.
 """
 
-import sys
 import webbrowser
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,6 +17,7 @@ from inkturns.printable import printable
 from inkturns.reader import TruncatedError, raise_unless_truncated
 from inkturns.report.calls import RecordedCall, calls_of
 from inkturns.report.page import page
+from inkturns.report.paths import UnreadError, calls_in
 from inkturns.report.picture import Picture
 from inkturns.report.sketch import picture_of
 from inkturns.report.still import still
@@ -31,7 +31,7 @@ NAMED = 10  # calls, or faults, of a file that has more
 
 
 def timeline(
-    recording: Annotated[str, typer.Argument(metavar="CALL", help="A recording; -: standard input.")],
+    recording: Annotated[str, typer.Argument(metavar="CALL", help="A recording, gzip or not; -: standard input.")],
     out: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +50,8 @@ def timeline(
     """Draw one recorded call: the user, the thoughts, the replies, and how long the user waited for each reply.
 
     Without -o the page is written to the current directory, named after CALL."""
-    target = Path(out if out is not None else "call.html" if recording == "-" else Path(recording).stem + ".html")
+    name = "call" if recording == "-" else Path(recording.removesuffix(".gz")).stem
+    target = Path(f"{name}.html" if out is None else out)
     writer = WRITERS.get(target.suffix.lower())
     if writer is None:
         _refuse(f"-o {target}: the name must end in .html, .svg or .json")
@@ -100,10 +101,9 @@ def _read(recording: str) -> tuple[list[RecordedCall], int]:
             faults.append(error)
 
     try:
-        with nullcontext(sys.stdin.buffer) if recording == "-" else Path(recording).open("rb") as lines:
-            calls = list(calls_of(lines, fault))
-    except OSError as error:
-        _refuse(f"{recording}: {error.strerror}")
+        calls = list(calls_in(recording, fault))
+    except UnreadError as error:
+        _refuse(str(error))
     if len(faults) > NAMED:
         _say(f"{recording}: {len(faults) - NAMED} more lines could not be read")
     return calls, len(faults)

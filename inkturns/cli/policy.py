@@ -4,6 +4,7 @@ Rules of this file: the fields, what they take and their defaults are read off P
 here; a function is named by its path, and that path is typed by a person, never read from a recording.
 """
 
+import ast
 import importlib
 import re
 import sys
@@ -21,7 +22,7 @@ __all__ = ["described", "read_policy"]
 
 FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 FUNCTIONS: dict[str, Any] = {"same_words": same_words, "same_text": same_text}
-MIN_WORDS = re.compile(r"min_words\(\s*(\d+)\s*((?:,[^,()]+)*)\)")
+MIN_WORDS = re.compile(r"min_words\(\s*(\d+)\s*((?:,[^,()=]+)*)\)")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -94,8 +95,27 @@ def _is_enum(kind: Any) -> bool:
 
 def _function(value: str) -> Any:
     if made := MIN_WORDS.fullmatch(value):
-        return min_words(int(made[1]), tuple(word.strip() for word in made[2].split(",")[1:]))
+        return min_words(int(made[1]), tuple(word.strip().strip("'\"") for word in made[2].split(",")[1:]))
+    if value.startswith("min_words(") and value.endswith(")"):
+        return _min_words(value)
     return FUNCTIONS.get(value) or _imported(value)
+
+
+def _min_words(value: str) -> min_words:
+    """As Python, and so the command itself, writes it: `min_words(2, or_any=('no', 'hold on'))`."""
+    try:
+        match ast.parse(value, mode="eval").body:
+            case ast.Call(ast.Name(), given, named):
+                names = {str(one.arg): ast.literal_eval(one.value) for one in named}
+                return min_words(*map(ast.literal_eval, given), **names)
+            case _:
+                raise SyntaxError
+    except (SyntaxError, TypeError, ValueError) as error:
+        if str(error).startswith("min_words: "):
+            raise
+        raise ValueError(
+            f"must be min_words(2), or min_words(2, stop, no), or as Python writes it, got {value!r}"
+        ) from None
 
 
 def _imported(path: str) -> Any:

@@ -43,7 +43,10 @@ By = Annotated[
 Since = Annotated[
     str | None, typer.Option(metavar="WHEN", help="Only calls that began since: 2026-01-31, or 30d, 12h, 90m ago.")
 ]
-Where = Annotated[list[str], typer.Option(metavar="LABEL=VALUE", help="Only calls with this label; may be repeated.")]
+Where = Annotated[
+    list[str],
+    typer.Option(metavar="LABEL=VALUE", help="Only calls with this label; once for each label."),
+]
 LatencyOption = Annotated[
     str | None,
     typer.Option(
@@ -155,7 +158,8 @@ def question_of(
         name, equals, value = given.partition("=")
         if not equals:
             raise ValueError(f"--where {given}: it must be LABEL=VALUE")
-        labels[name] = value
+        if labels.setdefault(name, value) != value:
+            raise ValueError(f"--where {name}={labels[name]} and {name}={value}: no call has both; ask one at a time")
     try:
         begins = None if since is None else moment(since, datetime.now(UTC))
     except ValueError as error:
@@ -340,7 +344,7 @@ def html_fault(
     worst = [one for calls in summary.fleet.worst().values() for one in calls]
     folder = target.with_name(target.stem + "-calls")
     try:
-        names = timelines_of(worst, folder, words=words)
+        names = timelines_of(worst, folder, words=words, hash_calls=summary.question.hash_calls)
         links = {where: f"{folder.name}/{name}" for where, name in names.items()}
         target.write_text(fleet_page(summary, links, frontier), "utf-8")
     except OSError as error:

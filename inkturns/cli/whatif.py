@@ -113,6 +113,10 @@ def what_if(
         refuse("--html draws the frontier of a --sweep, and reads the recordings anew: give that, and no - among PATHS")
     if thresholds.given() and sweep:
         refuse("--sweep tries policies; the thresholds are the sender's, so ask for one of the two")
+    if thresholds.given() and (cluster is not None or prices is not None):
+        refuse("--cluster and --prices need recordings: Flux's messages have no labels, and say nothing of a model")
+    if eot_threshold is not None and eager_eot_threshold is not None and eager_eot_threshold > eot_threshold:
+        refuse("--eager-eot-threshold must not be above --eot-threshold: an eager end comes before the end")
     if not (thresholds.given() or changes or sweep):
         refuse("what-if needs another policy, as in --policy think_after=0.1, or --sweep, or a threshold of Flux's")
     with progress("calls under other policies" if sweep else "recordings") as count:

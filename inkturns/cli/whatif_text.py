@@ -6,10 +6,13 @@ Rules of this file: names of a recording are printable text, never markup (F57).
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from inkturns.cli.report_text import print_table
 from inkturns.printable import printable
+from inkturns.report.summary import seconds_of
 from inkturns.report.sweep import Sweep, as_typed, imports
 from inkturns.report.thresholds import Thresholds
 from inkturns.report.whatif import GRADES, Comparison, Figures
@@ -20,6 +23,13 @@ COUNTS = ("calls", "turns", "thoughts", "unused", "failed", "wasted_tokens")
 SHARES = ("turns_ahead", "hit_rate", "waste_ratio")
 TIMES = ("gap", "head_start", "first_item", "saved", "end_to_first_item", "end_to_first_item_without")
 SHOWN = ("p50", "p90", "p99")
+WIDEST = 1000  # a table, in characters
+BECAME = {  # what became of Flux's eager ends and ends
+    "same": "would have come as they did",
+    "later": "would have come later",
+    "joined": "would not have come, since the user spoke on",
+    "none": "would not have come",
+}
 
 
 def print_comparison(answer: Comparison | Thresholds) -> None:
@@ -29,8 +39,9 @@ def print_comparison(answer: Comparison | Thresholds) -> None:
     out.print(Text(_sentence(recorded, other), "bold"), soft_wrap=True)
     if recorded["calls"]:
         out.print()
-        out.print(_table(answer, values))
-    for line in ["", *_known(answer), *(f"Not known: {sentence}." for sentence in values["not_known"])]:
+        table = _table(answer, values)
+        print_table(out, table, Measurement.get(out, out.options.update_width(WIDEST), table).maximum)
+    for line in ["", *_known(answer, other), *(f"Not known: {sentence}." for sentence in values["not_known"])]:
         out.print(Text(printable(line)), soft_wrap=True)
 
 
@@ -42,7 +53,7 @@ def print_sweep(answer: Sweep, most: float) -> None:
     is_priced = any(point.cost for point in points)
     for title in ("gain a turn", "extra calls a turn", *["1,000 turns cost"] * is_priced, "ahead"):
         table.add_column(title, justify="right")
-    table.add_column("policy", overflow="fold")
+    table.add_column("policy", overflow="fold", min_width=24)
     for point in points:
         cells = [_milli(point.gain), _number(point.extra_calls), *[_number(point.cost)] * is_priced]
         policy = "as recorded" if point is answer.recorded else as_typed(point.changes) or "as by default"
@@ -50,7 +61,7 @@ def print_sweep(answer: Sweep, most: float) -> None:
     limit = f"{most:g} in 1,000 turns" if answer.in_money else f"{most:g} extra model calls a turn"
     best = values["best"]
     out.print(Text(f"{answer.tried} policies on {answer.calls:,} calls; those that no other beats:", "bold"))
-    out.print(table)
+    print_table(out, table, Measurement.get(out, out.options.update_width(WIDEST), table).minimum)
     out.print()
     if best is None:
         out.print(Text(f"No policy is known to stay within {limit}."), soft_wrap=True)
@@ -58,7 +69,8 @@ def print_sweep(answer: Sweep, most: float) -> None:
         out.print(Text(f"No policy gains anything within {limit}."), soft_wrap=True)
     else:
         out.print(Text(f"It gains most within {limit} ({_milli(best['gain'])} a turn):"), soft_wrap=True)
-        out.print(Text(imports(best["policy"])), soft_wrap=True)
+        for line in imports(best["policy"]).splitlines():
+            out.print(Text(printable(line)), soft_wrap=True)
         out.print(Text(printable(best["policy"]), "bold"), soft_wrap=True)
     out.print()
     for sentence in values["not_known"]:
@@ -114,21 +126,29 @@ def _rows(values: Figures) -> Iterator[tuple[str, str, str, str, str]]:
             yield f"{name} {of}", _seconds(one), _seconds(another), _interval(around, _seconds), grades[name]
 
 
-def _known(answer: Comparison | Thresholds) -> Iterator[str]:
+def _known(answer: Comparison | Thresholds, other: Figures) -> Iterator[str]:
+    if latency := answer.question.latency:
+        yield (
+            "modelled: where no first item was measured, it is assumed to come after "
+            f"{seconds_of(latency)} (--latency)."
+        )
+    if any(None in other[name].values() for name in TIMES if other[name] is not None):
+        yield "?: longer than any time that was seen."
     if isinstance(answer, Comparison):
         if answer.turns:
             yield (
                 f"exact: in {_share(answer.shares['exact'])} of the turns no reply was in flight in either world, and "
                 "what is thought is decided by what was recorded; in the others it is modelled."
             )
-        if answer.thoughts:
+        if answer.thoughts and answer.measured:
             yield (
                 f"modelled: the time to the first item is the thought's own where it ran; it was drawn for "
                 f"{_share(answer.shares['drawn'])} of {answer.thoughts:,} thoughts (Kaplan-Meier)."
             )
         return
     for name, counts in ("eager ends", answer.eager), ("ends", answer.ends):
-        yield f"{name}: {', '.join(f'{n:,} {what}' for what, n in sorted(counts.items())) or 'none'}"
+        said = ", ".join(f"{counts[what]:,} {words}" for what, words in BECAME.items() if counts[what])
+        yield f"{name}: {said or 'none were recorded'}."
 
 
 def _interval(within: list[float | None] | None, text: Callable[[float | None], str]) -> str:

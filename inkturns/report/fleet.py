@@ -112,6 +112,7 @@ class Sums:
                 self._time(name, value)
         if row.saved is not None:
             counts["saved"] += round(row.saved * NANO) if row.saved < math.inf else 0
+            counts["unmeasured"] += all(one.first_item is None for one in row.thoughts)
             if ahead:
                 self._time("saved_ahead", row.saved)
         self.peak_calls = max(self.peak_calls, row.peak_calls or 0)
@@ -172,6 +173,7 @@ class Fleet:
             if (sums := self._groups.get(key)) is None:
                 sums = self._groups[key] = Sums()
             sums.counts["calls"] += 1
+            sums.counts["clustered"] += self.cluster in call[0].labels
             for row in call:
                 sums.add(row)
             self._rank(call, file)
@@ -223,6 +225,14 @@ class Fleet:
         """The calls with the greatest "latency" (seconds from an end to the first sound or, where that is not known,
         the first item), "waste" (unused thoughts) and "reports", the worst first."""
         return {name: list(self._worst.get(name, [])) for name in ("latency", "waste", "reports")}
+
+    def without_cluster(self) -> str | None:
+        """How many calls lack the label `cluster`, as a sentence; None where none does."""
+        counts = self.sums().counts
+        alone = 0 if self.cluster is None else counts["calls"] - counts["clustered"]
+        if not alone:
+            return None
+        return f"{alone:,} of {counts['calls']:,} calls have no label {self.cluster}: each counts by itself"
 
     def figures(self) -> dict[str, Any]:
         """The measures: counts; counts by reason as objects; ratios, and times as {"p50", "p90", "p95", "p99"}, None

@@ -69,7 +69,8 @@ def _table(summary: Findings) -> Iterator[str]:
     yield "<tbody>"
     for name, cells in rows_of(summary):
         yield f"<tr><th scope=row>{name}{''.join(f'<td>{_escaped(cell)}' for cell in cells)}"
-    yield f'</tbody></table></div><p class="about">{_escaped(LEGEND)}</p>'
+    yield "</tbody></table></div>"
+    yield from (f'<p class="about">{_escaped(line)}</p>' for line in LEGEND)
 
 
 def _worst(fleet: Fleet, links: Mapping[tuple[str, int], str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from inkturns.report.bootstrap import interval
 from inkturns.report.fleet import NO_LABEL, RATIOS, TIMES, Fleet, Replicates, Worst, intervals_of
 from inkturns.report.question import Question
 
-__all__ = ["DASH", "PRIMARY", "SHOWN", "Difference", "Findings", "Worth"]
+__all__ = ["DASH", "PRIMARY", "SHOWN", "Difference", "Findings", "Worth", "seconds_of"]
 
 PRIMARY = "saved.p50"
 DASH = "\u2013"
@@ -87,24 +87,29 @@ class Findings:
         if not ahead:
             return f"{self._verdict()}No thought that began ahead was adopted in {_many(turns, 'turn')}{self._cost()}."
         share = f"in {ahead:.0%} of {_many(turns, 'turn')}".replace("%", " %")
-        saved, assumed = figures["saved_ahead"], bool(self.question.latency)
+        saved, assumed = figures["saved_ahead"], self._assumed()
         if saved is None:
             head = figures["head_start"]
             early = "" if head is None else f"; the median reply had {_s(head['p50'])} of head start"
             return (
-                f"Thoughts began ahead {share}{early}{self._cost()}. How much earlier replies began is not known: "
-                f"{NOT_RECORDED['first_item']}."
+                f"{self._verdict()}Thoughts began ahead {share}{early}{self._cost()}. How much earlier replies began "
+                f"is not known: {NOT_RECORDED['first_item']}."
             )
         would = "would make" if assumed else "made"
-        model = f", if a model's first item came after {self._latency()} (modelled)" if assumed else ""
+        after = seconds_of(self.question.latency) if assumed else ""
+        where = f" in the {assumed:,} turns where none was measured" if assumed < self._with_saved() else ""
+        model = f", if a model's first item came after {after}{where} (modelled)" if assumed else ""
         return (
             f"{self._verdict()}Thinking ahead {would} replies begin {_s(saved['p50'])} earlier "
             f"(p50; p90 {_s(saved['p90'])}) {share}{self._cost()}{model}."
         )
 
-    def _latency(self) -> str:
-        values = sorted(self.question.latency)
-        return f"{values[0]:g} s" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g} s"
+    def _assumed(self) -> int:
+        """In how many turns the time to the first item is not measured, but assumed."""
+        return self.fleet.sums().counts["unmeasured"] if self.question.latency else 0
+
+    def _with_saved(self) -> int:
+        return sum(self.fleet.sums().times.get("saved", {}).values())
 
     def _cost(self) -> str:
         figures = self.figures
@@ -125,6 +130,8 @@ class Findings:
         """Whether it is worth it; None where that was not asked, or where these calls cannot tell."""
         if self.worth is None:
             return None
+        if not self.figures["turns_ahead"]:  # nothing was gained
+            return False if self.fleet.sums().counts["speculative"] else None
         if self.worth.calls is not None:
             extra, within = self.figures["extra_calls_per_turn"], self.intervals["extra_calls_per_turn"]
             margins = [] if extra is None else [self.worth.calls - each for each in within or [extra]]
@@ -136,6 +143,17 @@ class Findings:
         if not margins or min(margins) < 0 <= max(margins):
             return None
         return bool(min(margins) >= 0)
+
+    def _why_untold(self, worth: Worth) -> str:
+        """Why these calls cannot tell whether it pays."""
+        counts = self.fleet.sums().counts
+        if not counts["speculative"]:
+            return "no thought began before its turn's end"
+        if worth.calls is None and not self.figures["saved"]:
+            return "how much earlier replies began is not known"
+        if worth.calls is None and counts["unused"] and not counts["wasted_cost"]:
+            return "no unused thought told what it cost; --worth calls=0.5 does not need it"
+        return "the 95 % interval allows both; more calls make it narrower"
 
     # -- what is not known
 
@@ -151,25 +169,31 @@ class Findings:
         known = figures["usage_known"]
         if known is not None and known < 1:
             imputed = "; --prices filled in the rest of wasted_cost (modelled)" if self.question.prices else ""
+            if not imputed and self.worth is not None and self.worth.calls is None and self.pays() is not None:
+                imputed = ", and whether it pays is said as if the rest had cost nothing"
             found["wasted_cost"] = (
                 f"usage was told of {known:.0%} of the thoughts: a cancelled stream often sends none, so wasted_tokens "
                 f"and wasted_cost are too low{imputed}".replace("%", " %")
+                if known
+                else "no thought told its usage; an Agent records `thought.usage(…)`"
             )
         if self.drawn is None:
             found["intervals"] = "an interval needs two calls" + (
                 " that do not belong together (the same id, or the same --cluster)" if figures["calls"] > 1 else ""
             )
         if self.worth is not None and self.pays() is None:
-            found["worth"] = "these calls do not tell whether it pays: more of them, or what unused thoughts cost"
+            found["worth"] = f"whether it pays: {self._why_untold(self.worth)}"
         if [*self.arms] == [NO_LABEL]:
             found["arms"] = f"no call has the label {self.fleet.by}"
+        if (alone := self.fleet.without_cluster()) is not None:
+            found["cluster"] = alone
         if self.fleet.left_out:
             found["calls"] = f"of {_many(self.fleet.left_out, 'call')} nobody knows when they began: they are left out"
         return found
 
     def modelled(self) -> list[str]:
         """The figures that are modelled, and not measured."""
-        names = ["first_item", "saved", "saved_ahead"] if self.question.latency else []
+        names = ["first_item", "saved", "saved_ahead"] if self._assumed() else []
         return names + (["wasted_cost", "wasted_cost_per_turn"] if self.question.prices else [])
 
     # -- arms
@@ -247,6 +271,11 @@ def _worst_as_json(one: Worst) -> dict[str, Any]:
 
 def _short(name: str, value: Any) -> Any:
     return {of: value[of] for of in SHOWN} if name in TIMES and value is not None else value
+
+
+def seconds_of(values: tuple[float, ...]) -> str:
+    """The values, from the least to the most: "0.8 s", "0.3 to 1.2 s"."""
+    return f"{min(values):g} s" if min(values) == max(values) else f"{min(values):g} to {max(values):g} s"
 
 
 def _many(n: int, what: str) -> str:

@@ -7,7 +7,8 @@ The whole grid is tried on FEW calls, spread over all that there are; on all of 
 there by far.
 """
 
-import re
+import ast
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import product
@@ -24,7 +25,7 @@ from inkturns.report.past import PastCall
 from inkturns.report.question import Question
 from inkturns.report.survival import Latencies
 from inkturns.report.typical import Gathered, Typical
-from inkturns.report.whatif import Changes, Named, refusal
+from inkturns.report.whatif import NO_ITEMS, Changes, Named, refusal
 from inkturns.serialize import load_policy
 
 __all__ = ["FEW", "GRID", "Point", "Sweep", "as_python", "as_typed", "best", "frontier", "imports", "policies", "sweep"]
@@ -41,9 +42,6 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 DEFAULTS = Policy()
 FIELDS = tuple(field.name for field in attrs.fields(Policy))
-NO_ITEMS = (
-    "no model's first item was recorded, so nobody knows what a policy gains; --latency 0.8 says how late to assume it"
-)
 WORDS = ("match",)  # what cannot be asked of calls whose words are redacted
 
 
@@ -140,6 +138,11 @@ class Sweep:
     def not_known(self) -> list[str]:
         """What was not tried, and what nobody knows, in sentences."""
         found = ["what the user would have said to replies that begin at other times; all figures are modelled"]
+        if self.in_money and (unpriced := sum(point.cost is None for point in self.points)):
+            found.append(
+                f"what the unused model calls of {unpriced} policies cost: their thoughts told no usage; "
+                "--max-extra-calls limits their number instead"
+            )
         if self.differing:
             found.append(f"{', '.join(self.differing)}: the recorded policies differ there, so the line leaves it out")
         if self.redacted:
@@ -287,7 +290,8 @@ def _promising(points: list[Point], in_money: bool) -> list[Point]:
 
 
 def as_python(changes: Mapping[str, Any]) -> str:
-    """A line to paste: `Policy(think_after=0.12, max_thoughts=2)`."""
+    """A line to paste: `Policy(think_after=0.12, max_thoughts=2)`. A function has the name by which a module holds it;
+    one that no module holds stands as its repr, and has to be written by hand."""
     return f"Policy({', '.join(f'{name}={text}' for name, text in _said(changes).items())})"
 
 
@@ -305,14 +309,28 @@ def as_typed(changes: Mapping[str, Any]) -> str:
 
 
 def imports(line: str) -> str:
-    """The import that a line of `as_python` needs."""
-    names = {*re.findall(r"\w+", line)} & {*inkturns.policy.__all__}
-    return f"from inkturns.policy import {', '.join(sorted(names))}"
+    """The imports that a line of `as_python` needs, a line each."""
+    nodes = [*ast.walk(ast.parse(line))]
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} & {*inkturns.policy.__all__}
+    paths = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+    modules = {path.rpartition(".")[0] for path in paths} & {*sys.modules}
+    ours = f"from inkturns.policy import {', '.join(sorted(names))}"
+    return "\n".join([*(f"import {name}" for name in sorted(modules)), ours])
 
 
 def _text(value: Any) -> str:
     if isinstance(value, StrEnum):
         return f"{type(value).__name__}.{value.name}"
-    if callable(value) and hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
+    if callable(value) and not isinstance(value, min_words):
+        return _path(value) or repr(value)
     return repr(value)
+
+
+def _path(function: Any) -> str | None:
+    """The name by which a module holds a function, its own module first; None where none does."""
+    own = getattr(function, "__module__", None)
+    for module, held in sorted(sys.modules.items(), key=lambda one: one[0] != own):
+        for name, value in [*getattr(held, "__dict__", {}).items()]:
+            if value is function:
+                return name if module in ("inkturns.policy", "__main__") else f"{module}.{name}"
+    return None

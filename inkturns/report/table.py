@@ -17,7 +17,11 @@ ROWS = (  # the figures, in the order in which they are read
 )
 SHARES = ("turns_ahead", "hit_rate", "waste_ratio", "usage_known", "false_end_rate")
 ARMS = 8  # columns, at most; the JSON has all
-LEGEND = "times in seconds: p50 p90 p99; in brackets 95 % intervals (of times, of p50)"
+LEGEND = (
+    "times in seconds: p50 p90 p99; in brackets 95 % intervals (of times, of p50)",
+    "false_end_rate: only turns whose words go on from the turn before, and that interrupted its reply; an end that "
+    "came too early is not seen where the server sends the rest as a new turn",
+)
 UNITS = {"latency": "s to the first sound", "waste": "unused thoughts", "reports": "reports"}
 
 

@@ -23,6 +23,7 @@ from inkturns.report.flux import EOT_TIMEOUT_MS, FluxMessage, flux_messages, rai
 from inkturns.report.question import Question
 from inkturns.report.rows import TurnRow
 from inkturns.report.whatif import GRADES as OF_POLICIES
+from inkturns.report.whatif import NO_ITEMS
 
 __all__ = ["Thresholds", "rows_of_flux"]
 
@@ -69,6 +70,8 @@ class Thresholds:
                 f"how much later {self.ends['later']} of {self.ends.total()} ends would have come: by "
                 f"{(self.settings.eot_timeout_ms or EOT_TIMEOUT_MS) / 1000:g} s at the most; their gaps are left out"
             )
+        if self.recorded.sums().counts["turns"] and not self.question.latency:
+            found.append(NO_ITEMS)
         if self.ends["joined"]:
             found.append(f"whether the user would have spoken on, where turns are joined: {self.ends['joined']} times")
         return found

@@ -24,14 +24,18 @@ from inkturns.report.survival import Latencies
 from inkturns.report.typical import Gathered, Typical
 from inkturns.serialize import dump_policy, load_policy
 
-__all__ = ["GRADES", "Changes", "Comparison", "Figures", "Named", "compare", "refusal"]
+__all__ = ["GRADES", "NO_ITEMS", "Changes", "Comparison", "Figures", "Named", "compare", "refusal"]
 
 Changes = Mapping[str, Any]  # fields of a Policy
 Figures = dict[str, Any]  # by name, as JSON values
 Named = tuple[str, PastCall]  # with its file's name
 SHOWN = ("p50", "p90", "p99")
+SHARES = ("turns_ahead", "hit_rate", "waste_ratio", "usage_known")
 FEW = 5  # values that an interval of a quantile needs beyond it
 
+NO_ITEMS = (
+    "no model's first item was recorded, so nobody knows what a policy gains; --latency 0.8 says how late to assume it"
+)
 NOT_KNOWN = ("interrupts", "backchannels", "false_end_rate")
 MODELLED = (
     *("first_item", "saved", "saved_ahead", "end_to_first_item", "end_to_first_item_without", "end_to_first_sound"),
@@ -44,7 +48,11 @@ GRADES = {
 
 
 def refusal(past: PastCall, changes: Changes) -> str | None:
-    """Why this cannot be asked of the call: its words are redacted, and a change depends on words."""
+    """Why this cannot be asked of the call: its words are redacted, and a change depends on words; or it has no times,
+    and a change is a wait."""
+    waits = [name for name in ("think_after", "stall_timeout") if changes.get(name)]
+    if waits and past.last is None:
+        return f"the call's inputs have no times, and Policy.{waits[0]} needs them"
     if past.header is None or not past.header.redacted:
         return None
     recorded = past.header.policy if isinstance(past.header.policy, Mapping) else {}
@@ -70,6 +78,7 @@ class Comparison:
 
     turns, exact     turns of both; those of them in which nothing of the thoughts is modelled
     others           turns of either that the other has not
+    measured         whether any first item was
     thoughts, drawn  thoughts of the other policy; those whose time to the first item was drawn
     lengths          replies of the other policy whose length is a typical one
     follow           turns after a reply that begins at another time: what the user would have said is not known
@@ -83,6 +92,7 @@ class Comparison:
     turns: int = 0
     exact: int = 0
     others: int = 0
+    measured: bool = False
     thoughts: int = 0
     drawn: int = 0
     lengths: int = 0
@@ -96,6 +106,7 @@ class Comparison:
     def add(self, name: str, past: PastCall, latencies: Latencies, typical: Typical) -> None:
         """Adds a call, simulated under the other policy."""
         reason = refusal(past, self.changes)
+        self.measured = latencies.known
         if reason is None:
             try:
                 other = otherwise(past, self.changes, latencies, typical)
@@ -174,7 +185,7 @@ class Comparison:
             if GRADES[name] == "not known" or figures[name] is None:
                 continue
             if name in RATIOS:
-                found[name] = _around(figures[name], drawn[name])
+                found[name] = _around(figures[name], drawn[name], 1.0 if name in SHARES else math.inf)
                 continue
             values = times[name].total()
             found[name] = {
@@ -207,8 +218,17 @@ class Comparison:
         if self.follow:
             found.append(
                 f"what the user would have said after a reply that begins at another time: {self.follow} of "
-                f"{self.turns} turns follow one, and are compared as they were spoken"
+                f"{self.turns} turns (abandoned ones, too) follow one, and are compared as they were spoken"
             )
+        if self.turns and not (self.measured or self.question.latency):
+            found.append(NO_ITEMS)
+        if raised := self.other.figures()["reports"].get("policy_error", 0):
+            found.append(
+                f"what a function of the other policy says where it raises: {raised} times, which count as False for "
+                "speculate and match, as True for interrupts"
+            )
+        if (alone := self.recorded.without_cluster()) is not None:
+            found.append(alone)
         if self.others:
             found.append(f"{self.others} turns that open, or close, in one of the two only: they are left out")
         if self.paused:
@@ -263,10 +283,11 @@ def _decided(row: TurnRow) -> object:
     return row.end, [(one.number, one.speculative, one.outcome, one.reason, one.exact) for one in row.thoughts]
 
 
-def _around(value: float, drawn: Sequence[float | None]) -> list[float | None] | None:
-    """Where the figure of another sample is, by how far the replicates are from each other."""
+def _around(value: float, drawn: Sequence[float | None], most: float = math.inf) -> list[float | None] | None:
+    """Where the figure of another sample is, by how far the replicates are from each other. It is 0 to `most`."""
     known = [one for one in drawn if one is not None]
-    apart = [max(0.0, value + a - b) for a, b in zip(known, known[1:] + known[:1], strict=True) if b < math.inf]
+    pairs = zip(known, known[1:] + known[:1], strict=True)
+    apart = [min(most, max(0.0, value + a - b)) for a, b in pairs if b < math.inf]
     within = interval(apart)
     return None if within is None else [_known(end) for end in within]
 

@@ -7,7 +7,10 @@ missing then.
 from collections.abc import Iterable
 from pathlib import Path
 
+import attrs
+
 from inkturns.errors import RecordingError
+from inkturns.redact import hashed
 from inkturns.report.calls import Input, RecordedCall
 from inkturns.report.fleet import Worst
 from inkturns.report.page import page
@@ -26,14 +29,18 @@ def words_of(one: Worst) -> str | None:
     return next((turn.transcript for turn in reversed(turns) if turn is not None and turn.number == one.turn), None)
 
 
-def timelines_of(worst: Iterable[Worst], folder: Path, *, words: bool) -> dict[tuple[str, int], str]:
+def timelines_of(
+    worst: Iterable[Worst], folder: Path, *, words: bool, hash_calls: bool = False
+) -> dict[tuple[str, int], str]:
     """Writes the timeline of each call into the folder; the pages' names, by the recording and the line at which the
-    call begins. Raises OSError where they cannot be written."""
+    call begins. `hash_calls`: their ids are shown as hashes. Raises OSError where they cannot be written."""
     names: dict[tuple[str, int], str] = {}
     for one in worst:
         where = one.file, one.begins
         if where in names or (call := _call_of(one)) is None:
             continue
+        if hash_calls and call.header is not None and call.name is not None:
+            call = attrs.evolve(call, header=attrs.evolve(call.header, call=hashed(call.name)))
         try:
             drawn = page(picture_of(call, words=words))
         except RecordingError:  # no input has a time
