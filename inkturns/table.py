@@ -120,7 +120,6 @@ ROWS = (
     (EAGER_END,       SPEAKING, EAGER,    "thinking, matches",         "hear, start_wait"),
     (EAGER_END,       SPEAKING, EAGER,    "",                          "cancel MOVED, hear, start_wait, think"),
     (EAGER_END,       EAGER,    SAME,     "thinking, same_text",       ""),
-    (EAGER_END,       EAGER,    SAME,     "same_text",                 "start_wait, think"),
     (EAGER_END,       EAGER,    SAME,     "thinking, matches",         "hear"),
     (EAGER_END,       EAGER,    SAME,     "",                          "cancel SUPERSEDED, hear, start_wait, think"),
     # -- its resume

@@ -467,8 +467,6 @@ CODE = [
 
 # Changes after which the machine does the same, and why. One that is caught after all has to leave this list.
 EQUIVALENT = {
-    "turn.eager_end, eager_ended, where 'same_text': dropped": "the last row does the same where nothing is live",
-    "turn.eager_end, eager_ended, where 'same_text': after the next row": "the next row asks for a live thought",
     "turn.resume, eager_ended, where 'other_turn_id, of_closed_turn': after the next row": "both say the same",
     "turn.eager_end turn.end, idle, where 'blank': after the next row": "nothing blank continues a turn",
     "turn.update, speaking, where 'thinking, same_text': without the guard thinking": "only to be quick",
