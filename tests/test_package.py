@@ -237,6 +237,27 @@ def test_importing_it_loads_no_loop_and_no_extra() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("inkturns.ink", "websockets", "cartesia"),
+        ("inkturns.testing.emulator", "websockets", "testing"),
+        ("inkturns.testing.strategies", "hypothesis", "testing"),
+    ],
+)
+def test_without_its_extra_a_module_says_which(
+    module: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = importlib.import_module(module)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError) as caught:
+        exec(compile(Path(str(loaded.__file__)).read_text("utf-8"), str(loaded.__file__), "exec"), {"__name__": module})
+    assert str(caught.value) == f'{module} needs {package}: pip install "inkturns[{extra}]"'
+    assert caught.value.name == package
+
+
 # -- what it ships
 
 

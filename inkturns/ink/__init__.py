@@ -5,6 +5,11 @@ async with ink.connect(sound) as frames:
     await agent.run(frames)
 """
 
+try:
+    import websockets  # noqa: F401
+except ImportError as missing:
+    raise ImportError('inkturns.ink needs websockets: pip install "inkturns[cartesia]"', name=missing.name) from missing
+
 from inkturns.ink.call import Stats
 from inkturns.ink.client import LIVE, VERSION, Ink
 from inkturns.ink.sound import Sound

@@ -13,9 +13,14 @@ from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from hypothesis import strategies as st
-from hypothesis.strategies import DrawFn, SearchStrategy
 from msgspec.structs import replace
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.strategies import DrawFn, SearchStrategy
+except ImportError as missing:
+    said = 'inkturns.testing.strategies needs hypothesis: pip install "inkturns[testing]"'
+    raise ImportError(said, name=missing.name) from missing
 
 from inkturns.events import (
     Connected,
