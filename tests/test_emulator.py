@@ -686,6 +686,14 @@ def test_what_is_no_script_is_refused() -> None:
         InkEmulator(CALL, speed=0)
 
 
+@pytest.mark.parametrize(
+    "origin", ["app.example", "https://", "https://app.example/", "https://App.example", "https://a b", "*"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match="an origin must be such as"):
+        InkEmulator(CALL, origins=["http://[::1]:8080", "null", "https://app.example:8443", origin])
+
+
 # -- clients that are not to be trusted, through real sockets
 
 

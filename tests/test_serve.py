@@ -121,7 +121,14 @@ def test_a_bad_script_is_one_sentence(tmp_path: Path, lines: bytes | None, what:
 
 def test_a_port_that_is_taken_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = CliRunner().invoke(app, ["serve", "--port", str(taken.getsockname()[1])])
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["serve", "--port", str(port)])
+    assert result.exit_code == 2
+    assert result.stderr == f"--port {port} is in use; name another one, or 0 for any that is free\n"
+
+
+def test_an_address_that_is_not_here_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["serve", "--host", "256.0.0.1", "--port", "0"])
     assert result.exit_code == 2
     assert "inkturns serve: " in result.stderr
     assert result.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ is one line with the seconds since it began.
 import asyncio
 import sys
 from collections.abc import Callable
+from errno import EADDRINUSE
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, NoReturn
@@ -23,7 +24,9 @@ FRAME, IDLE, CONNECTIONS = 1 << 20, 180.0, 100
 def serve(
     script: Annotated[
         str | None,
-        typer.Argument(metavar="SCRIPT", help="What every caller says, as JSON lines; - is standard input."),
+        typer.Argument(
+            metavar="SCRIPT", help='What every caller says: lines such as {"say": ["Hi."]}; - is standard input.'
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8765,
@@ -93,7 +96,11 @@ def serve(
         asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno == EADDRINUSE:
+            _refuse(f"--port {port} is in use; name another one, or 0 for any that is free")
+        _refuse(f"inkturns serve: {error}")
+    except ValueError as error:
         _refuse(f"inkturns serve: {error}")
 
 

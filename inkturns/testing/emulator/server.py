@@ -9,6 +9,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -37,6 +38,7 @@ PIECE = 1.0  # seconds of audio that are taken at once; then other connections h
 VANISH = 2.0  # seconds that a client has to notice that the connection is closed
 HANDSHAKES = 50  # sockets beyond `max_connections` that may be in their handshake
 HERE = ("localhost", "127.0.0.1", "::1")
+ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers write it: in lower case, without a path
 SETTINGS = ("turn_start_threshold", "turn_eager_end_threshold", "turn_end_threshold", "turn_end_timeout_ms")
 
 
@@ -60,8 +62,8 @@ class InkEmulator:
     max_connections  open at once; one more is refused with HTTP 429
 
     `connections` has a Connection for each client, in order; its `sent` holds each frame with its time. Raises
-    TypeError for another `script`, ValueError for a number that is not above 0, and OSError, on entering the block,
-    where it cannot listen."""
+    TypeError for another `script`, ValueError for a number that is not above 0 or an origin that no browser sends, and
+    OSError, on entering the block, where it cannot listen."""
 
     def __init__(
         self,
@@ -90,6 +92,9 @@ class InkEmulator:
         for name, value in {"speed": speed, **limits}.items():
             if value is not None and not value > 0:
                 raise ValueError(f"InkEmulator: {name} must be above 0, got {value!r}")
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"InkEmulator: an origin must be such as https://app.example, got {origin!r}")
         self.host, self.port, self.seed, self.speed, self.strict, self.keep = host, port, seed, speed, strict, keep
         self.ssl = ssl
         self.origins, self.max_frame = tuple(origins), max_frame
