@@ -413,9 +413,11 @@ def test_a_recording_that_cannot_be_is_refused_before_the_call(command: tuple[st
             sound.writeframes(bytes(1600))
     before = source.read_bytes()
     (link := tmp_path / "link").symlink_to(source)
+    (other := tmp_path / "agent.py").write_text("import inkturns\n")
     for record, why in (
         (source, "this is the file that is read; name another one"),
         (link, "this is the file that is read; name another one"),
+        (other, "this file holds something else than recordings; name another one"),
         (tmp_path, "this is not a file that can be written to"),
         (tmp_path / "none" / "a.jsonl", "this is not a file that can be written to"),
     ):
@@ -423,6 +425,7 @@ def test_a_recording_that_cannot_be_is_refused_before_the_call(command: tuple[st
         assert (done.exit_code, done.stdout) == (2, "")
         assert done.stderr == f"--record {record}: {why}\n"
     assert source.read_bytes() == before
+    assert other.read_text() == "import inkturns\n"
 
 
 def test_a_recording_that_is_there_is_appended_to(tmp_path: Path) -> None:
@@ -449,6 +452,7 @@ def test_help_names_the_commands() -> None:
     done = run("--help")
     assert done.exit_code == 0
     assert all(name in done.stdout for name in ("replay", "check", "diagram"))
+    assert done.stdout.index(" demo ") < done.stdout.index(" replay ")  # where a newcomer begins
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -1,4 +1,4 @@
-"""The `inkturns` command: replay, check, report, what-if, purge, timeline, export, diagram, serve, listen, demo.
+"""The `inkturns` command: demo, replay, check, report, what-if, purge, timeline, export, serve, listen, diagram.
 
 Rules of this file: a command is imported when it is run, or when the help of all is shown; a command that needs more
 extras than `cli` says which one is missing; a fault is one sentence on standard error.
@@ -43,7 +43,7 @@ class Commands(TyperGroup):
     command with exit code 130, without a traceback."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*COMMANDS, *super().list_commands(ctx)]
+        return sorted([*COMMANDS, *super().list_commands(ctx)], key="demo".__ne__)  # where to begin comes first
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
@@ -64,8 +64,8 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
 
 @app.callback()
 def inkturns() -> None:
-    """Replay, check, draw and judge turns. Exit codes: 1, a law is broken or actions differ from the recorded ones; 2,
-    a file, a line or a frame cannot be read."""
+    """Watch a call that thinks ahead (begin with demo), and replay, check, draw and judge recorded ones. Exit codes: 1,
+    a law is broken or actions differ from the recorded ones; 2, a file, a line or a frame cannot be read."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a console may lack a letter
 
@@ -77,6 +77,7 @@ def main() -> None:
 
 # -- listen and demo
 
+HEADER = b'{"inkturns"'  # with which a recording begins
 RecordOption = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Record the session for `inkturns replay`; an existing file is appended to."),
@@ -118,7 +119,8 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="Another call: other pauses, other guesses.")] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="How many times faster than real time.")] = 1.0,
     script: Annotated[
-        str | None, typer.Option(metavar="FILE", help="What the user says, as JSON lines; - is standard input.")
+        str | None,
+        typer.Option(metavar="FILE", help='What the user says: lines such as {"say": ["Hi."]}; - is standard input.'),
     ] = None,
     record: RecordOption = None,
     show: Annotated[
@@ -154,8 +156,8 @@ def demo(
 
 
 def _check_record(record: str | None, source: str | None) -> None:
-    """Refuses a recording that cannot be written, or that would overwrite what is read. Nothing is opened: the reader
-    of a pipe would take that for the end."""
+    """Refuses a recording that cannot be written, or that would be added to what is read or to a file of another kind.
+    No pipe is opened: its reader would take that for the end."""
     if record is None:
         return
     path = Path(record)
@@ -164,6 +166,14 @@ def _check_record(record: str | None, source: str | None) -> None:
             _refuse(f"--record {record}: this is the file that is read; name another one")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         _refuse(f"--record {record}: this is not a file that can be written to")
+    with suppress(OSError):  # it cannot be read, only written
+        if path.is_file() and _beginning(path) not in (b"", HEADER):
+            _refuse(f"--record {record}: this file holds something else than recordings; name another one")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(HEADER))
 
 
 def _lacking(missing: ImportError) -> NoReturn:
