@@ -11,7 +11,8 @@ Rules of this file:
 To change what an input does, find its row by the first two columns: an update after an eager end is `UPDATE, EAGER`.
 Two effects stand in `machine.py`, since they ask the table again: `again` takes the same event in the phase that is
 reached now, `disconnect` does what Disconnected does.
-CHOICE marks a comment where the code decides something that nothing else says.
+CHOICE marks a comment where the code decides something that nothing else says; "law K" is in `testing/oracle.py`, F30
+in `tests/README.md`.
 """
 
 from collections.abc import Callable
