@@ -216,6 +216,23 @@ def test_a_sweep_within_money(calls: Path, tmp_path: Path) -> None:
     found = as_json(tmp_path, *FIXED, "--prices", tmp_path / "prices", "--max-cost", "0.9")
     assert found["best"]["cost_of_1000_turns"] == pytest.approx(3 * found["best"]["extra_calls_per_turn"])
     assert 0 < found["best"]["cost_of_1000_turns"] <= 0.9
+    assert not any("too low" in sentence for sentence in found["not_known"])
+    told = run(tmp_path, "--policy", "max_thoughts=1", "--prices", tmp_path / "prices").stdout
+    assert "wasted_cost_per_turn" in told
+    assert "wasted_cost_per_turn" not in run(tmp_path, "--policy", "max_thoughts=1").stdout
+
+
+def test_within_money_it_is_said_that_costs_are_too_low(calls: Path, tmp_path: Path) -> None:
+    """The first thought of each call told what it cost; what the others cost is taken for nothing."""
+    usage = '"usage":{"input_tokens":500,"output_tokens":100,"cached_tokens":0,"cost":0.1}'
+    for path in calls.iterdir():
+        (tmp_path / path.name).write_text(path.read_text("utf-8").replace('"usage":null', usage, 1), "utf-8")
+    said = run(tmp_path, *FIXED, "--max-cost", "9").stdout
+    thoughts = as_json(tmp_path, "--policy", "max_thoughts=1")["recorded"]["thoughts"]
+    assert (
+        f"Not known: all that unused model calls cost: {thoughts - 6} of {thoughts} recorded thoughts told no usage, "
+        "so costs are too low; --prices fills them in."
+    ) in said
 
 
 @pytest.mark.parametrize(

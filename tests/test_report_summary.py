@@ -134,6 +134,14 @@ def test_a_watchers_calls_are_judged_by_how_many_they_are() -> None:
     assert Findings(fleet([row]), worth=Worth(calls=1.0)).answer().startswith("It pays: Thoughts began ahead")
 
 
+def test_of_what_only_some_turns_lack_it_is_not_said_that_none_has_it() -> None:
+    times = {"saved": 0.1, "first_item": 0.1, "end_to_first_sound": 0.2}
+    not_known = Findings(fleet([turn(1, thought(1), **times), turn(2, thought(1))])).not_known()
+    cut = "and a reply that was cut before has none"
+    assert not_known["first_item"] == f"not recorded in 1 of 2 turns: an Agent records it, {cut}"
+    assert not_known["end_to_first_sound"] == f"not recorded in 1 of 2 turns: it needs a ReplyStarted, {cut}"
+
+
 @pytest.mark.parametrize(
     ("made", "why"),
     [

@@ -118,6 +118,9 @@ def _rows(values: Figures) -> Iterator[tuple[str, str, str, str, str]]:
         yield name, _share(recorded[name]), _share(other[name]), _interval(within[name], _share), grades[name]
     name = "extra_calls_per_turn"
     yield name, _number(recorded[name]), _number(other[name]), _interval(within[name], _number), grades[name]
+    name = "wasted_cost_per_turn"
+    if recorded[name] or other[name]:
+        yield name, _money(recorded[name]), _money(other[name]), _interval(within[name], _money), grades[name]
     for name in TIMES:
         if recorded[name] is None and other[name] is None:
             continue
@@ -157,6 +160,10 @@ def _interval(within: list[float | None] | None, text: Callable[[float | None], 
 
 def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
+
+
+def _money(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"
 
 
 def _share(value: float | None) -> str:

@@ -27,6 +27,10 @@ NOT_RECORDED = {
     "gap": "it needs the times of an eager end and of an end",
     "head_start": "it needs the times of a thought and of an end",
 }
+NOT_OF_SOME = {  # what is true where others have it
+    "first_item": "an Agent records it, and a reply that was cut before has none",
+    "end_to_first_sound": "it needs a ReplyStarted, and a reply that was cut before has none",
+}
 
 
 @attrs.frozen
@@ -164,6 +168,8 @@ class Findings:
         for name, why in NOT_RECORDED.items():
             of = sums.counts["ahead"] if name == "gap" else turns
             lacking = of - sum(sums.times.get(name, {}).values())
+            if lacking < of:
+                why = NOT_OF_SOME.get(name, why)
             if of and lacking > 0:
                 found[name] = f"not recorded in {lacking:,} of {_many(of, 'turn')}: {why}"
         known = figures["usage_known"]

@@ -114,7 +114,8 @@ class Sweep:
     kept       fields of the recorded policies in which all are the same; `differing`: the others that were not tried
     redacted   whether any call is: then nothing that depends on words was tried
     refused    calls of which it cannot be asked, by the reason
-    in_money   whether waste is what unused model calls cost"""
+    in_money   whether waste is what unused model calls cost
+    untold     the recorded thoughts of which no usage was told, of so many; where no prices fill that in"""
 
     points: list[Point]
     recorded: Point
@@ -126,6 +127,7 @@ class Sweep:
     redacted: bool
     refused: dict[str, int]
     in_money: bool = False
+    untold: tuple[int, int] = (0, 0)
 
     def python(self, point: Point) -> str:
         """The policy of a point, with what was recorded of it besides."""
@@ -138,6 +140,11 @@ class Sweep:
     def not_known(self) -> list[str]:
         """What was not tried, and what nobody knows, in sentences."""
         found = ["what the user would have said to replies that begin at other times; all figures are modelled"]
+        if self.in_money and self.untold[0]:
+            found.append(
+                f"all that unused model calls cost: {self.untold[0]:,} of {self.untold[1]:,} recorded thoughts told no "
+                "usage, so costs are too low; --prices fills them in"
+            )
         if self.in_money and (unpriced := sum(point.cost is None for point in self.points)):
             found.append(
                 f"what the unused model calls of {unpriced} policies cost: their thoughts told no usage; "
@@ -205,6 +212,7 @@ def sweep(
             recorded.add(row)
     if usable and not (latencies.known or question.latency):
         refused[NO_ITEMS], usable = usable, 0
+    thoughts = recorded.counts["thoughts"]
     tries = _Tries(latencies, gathered.typical(), question, progress)
     grid, step = [*policies(fixed, redacted)], max(1, -(-usable // few))
     spread = [past for i, past in enumerate(_usable(calls(), fixed) if usable else ()) if i % step == 0]
@@ -223,6 +231,7 @@ def sweep(
         redacted=redacted,
         refused=refused,
         in_money=in_money,
+        untold=(0 if question.prices else thoughts - recorded.counts["with_usage"], thoughts),
     )
 
 
