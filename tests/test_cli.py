@@ -9,6 +9,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +454,11 @@ def test_help_names_the_commands() -> None:
     assert done.exit_code == 0
     assert all(name in done.stdout for name in ("replay", "check", "diagram"))
     assert done.stdout.index(" demo ") < done.stdout.index(" replay ")  # where a newcomer begins
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, f"inkturns {metadata.version('inkturns')}\n")
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

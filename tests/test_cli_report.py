@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from inkturns.cli.main import app
-from inkturns.cli.report import progress
+from inkturns.cli.stderr import progress
 from inkturns.redact import hashed
 from inkturns.report import TurnRow
 from inkturns.report.fleet import Worst
@@ -177,7 +177,8 @@ def test_prices_and_worth(calls: Path) -> None:
         (["--worth", "much"], "--worth much: it must be money for a saved second (0.02), or calls=0.5"),
         (["--worth", "-1"], "--worth -1: it must be 0 or more"),
         (["--worth", "calls=nan"], "--worth calls=nan: it must be 0 or more"),
-        (["--primary", "speed"], "the primary measure must be one of turns_ahead, "),
+        (["--by", "arm", "--primary", "speed"], "the primary measure must be one of turns_ahead, "),
+        (["--primary", "gap.p50"], "--primary gap.p50 decides between arms: give --by too, which tells them apart"),
         (["--rows", "nowhere/rows"], "--rows nowhere/rows: No such file or directory"),
     ],
 )

@@ -409,6 +409,13 @@ def test_options_that_thresholds_cannot_have_are_refused(calls: Path, options: t
     assert done.stderr.startswith(why)
 
 
+def test_a_sweep_has_intervals_on_its_page_alone(calls: Path, tmp_path: Path) -> None:
+    done = run(calls, *FIXED, "--cluster", "customer")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("--cluster is for intervals, and the table of a --sweep has none")
+    assert run(calls, *FIXED, "--cluster", "customer", "--html", tmp_path / "page.html").exit_code == 0
+
+
 def test_in_money_it_is_said_where_no_cost_was_told(calls: Path) -> None:
     said = run(calls, *FIXED, "--max-cost", "1").stdout
     assert "policies cost: their thoughts told no usage; --max-extra-calls limits their number instead." in said

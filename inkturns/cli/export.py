@@ -6,12 +6,12 @@ no words unless they are asked for.
 
 import logging
 import os
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from inkturns.cli.stderr import refuse, say
 from inkturns.errors import RecordingError
-from inkturns.printable import printable
 from inkturns.reader import OnError, TruncatedError
 from inkturns.report.paths import UnreadError, calls_in, find
 
@@ -38,13 +38,13 @@ def export(
         from inkturns.telemetry.instrument import OWN, Options
         from inkturns.telemetry.otlp import Sender
     except ImportError:
-        _refuse('this command needs OTLP: pip install "inkturns[otel]" opentelemetry-exporter-otlp-proto-http')
+        refuse('this command needs OTLP: pip install "inkturns[otel]" opentelemetry-exporter-otlp-proto-http')
     if "://" not in otlp:
-        _refuse(f"--otlp {otlp}: a URL begins with http:// or https://")
+        refuse(f"--otlp {otlp}: a URL begins with http:// or https://")
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        _refuse("OTEL_SDK_DISABLED is true, so OpenTelemetry makes no spans: unset it for this command")
+        refuse("OTEL_SDK_DISABLED is true, so OpenTelemetry makes no spans: unset it for this command")
     if taken := [one for one in label if not one or one in OWN]:
-        _refuse(f"--label {taken[0]!r}: an attribute of spans must have another name")
+        refuse(f"--label {taken[0]!r}: an attribute of spans must have another name")
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what it logs is said below, in a sentence
     sender, said = Sender(otlp), Faults()
     found = find(files)
@@ -68,7 +68,7 @@ def export(
         except UnreadError as fault:
             said.say(f"{fault}")
         except ConnectionError as error:
-            _refuse(f"--otlp {otlp}: {error}")
+            refuse(f"--otlp {otlp}: {error}")
     typer.echo(f"{calls} call{'' if calls == 1 else 's'} sent: {sender.sent} spans")
     raise typer.Exit(2 if said.faults else 0)
 
@@ -81,22 +81,13 @@ class Faults:
 
     def say(self, sentence: str) -> None:
         self.faults += 1
-        _say(sentence)
+        say(sentence)
 
     def of(self, file: str) -> OnError:
         """Says an error of this file."""
 
-        def say(error: RecordingError) -> None:
+        def tell(error: RecordingError) -> None:
             self.faults += not isinstance(error, TruncatedError)
-            _say(f"{file}:{error.line}: {error.reason}" if error.line else f"{file}: {error.reason}")
+            say(f"{file}:{error.line}: {error.reason}" if error.line else f"{file}: {error.reason}")
 
-        return say
-
-
-def _say(sentence: str) -> None:
-    typer.echo(printable(sentence), err=True)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    _say(sentence)
-    raise typer.Exit(2)
+        return tell

@@ -9,16 +9,16 @@ import sys
 from contextlib import suppress
 from enum import StrEnum, auto
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-
-from inkturns.printable import printable
 
 try:
     import typer
     from rich.console import Console
-    from rich.text import Text
     from typer.core import TyperGroup
+
+    from inkturns.cli.stderr import refuse
 except ImportError as missing:
     needed = str(missing.name).partition(".")[0]
     sys.stderr.write(f'inkturns: the command needs {needed}: pip install "inkturns[cli]"\n')
@@ -62,8 +62,18 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"inkturns {version('inkturns')}")
+        raise typer.Exit
+
+
 @app.callback()
-def inkturns() -> None:
+def inkturns(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Watch a call that thinks ahead (begin with demo), and replay, check, draw and judge recorded ones. Exit codes: 1,
     a law is broken or actions differ from the recorded ones; 2, a file, a line or a frame cannot be read."""
     for stream in (sys.stdout, sys.stderr):
@@ -137,9 +147,9 @@ def demo(
     try:
         said = None if script is None else read_script(script)
     except OSError as error:
-        _refuse(f"{script}: {error.strerror}")
+        refuse(f"{script}: {error.strerror}")
     except ValueError as error:
-        _refuse(f"{script}: {error}")
+        refuse(f"{script}: {error}")
     _check_record(record, script)
     out = Console(highlight=False)
     plain = plain or not sys.stdout.isatty() or out.is_dumb_terminal  # rich takes FORCE_COLOR for a terminal
@@ -163,12 +173,12 @@ def _check_record(record: str | None, source: str | None) -> None:
     path = Path(record)
     with suppress(OSError):  # one of them does not exist
         if source is not None and path.samefile(source):
-            _refuse(f"--record {record}: this is the file that is read; name another one")
+            refuse(f"--record {record}: this is the file that is read; name another one")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        _refuse(f"--record {record}: this is not a file that can be written to")
+        refuse(f"--record {record}: this is not a file that can be written to")
     with suppress(OSError):  # it cannot be read, only written
         if path.is_file() and _beginning(path) not in (b"", HEADER):
-            _refuse(f"--record {record}: this file holds something else than recordings; name another one")
+            refuse(f"--record {record}: this file holds something else than recordings; name another one")
 
 
 def _beginning(path: Path) -> bytes:
@@ -178,12 +188,7 @@ def _beginning(path: Path) -> bytes:
 
 def _lacking(missing: ImportError) -> NoReturn:
     needed = str(missing.name).partition(".")[0]
-    _refuse(f'inkturns: this command needs {needed}: pip install "inkturns[cartesia,testing]"')
-
-
-def _refuse(sentence: str) -> NoReturn:
-    Console(stderr=True, highlight=False).print(Text(printable(sentence)), soft_wrap=True)
-    raise typer.Exit(2)
+    refuse(f'inkturns: this command needs {needed}: pip install "inkturns[cartesia,testing]"')
 
 
 # -- diagram

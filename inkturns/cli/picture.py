@@ -8,10 +8,11 @@ import webbrowser
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from inkturns.cli.stderr import refuse, say
 from inkturns.errors import RecordingError
 from inkturns.printable import printable
 from inkturns.reader import TruncatedError, raise_unless_truncated
@@ -54,14 +55,14 @@ def timeline(
     target = Path(f"{name}.html" if out is None else out)
     writer = WRITERS.get(target.suffix.lower())
     if writer is None:
-        _refuse(f"-o {target}: the name must end in .html, .svg or .json")
+        refuse(f"-o {target}: the name must end in .html, .svg or .json")
     if show and writer is trace:
-        _refuse(f"--open: a browser shows no {target.suffix}; open {target} in https://ui.perfetto.dev")
+        refuse(f"--open: a browser shows no {target.suffix}; open {target} in https://ui.perfetto.dev")
     if "\0" in f"{recording}{out}":
-        _refuse(f"{recording if out is None else out}: no file's name has a null character")
+        refuse(f"{recording if out is None else out}: no file's name has a null character")
     with suppress(OSError):  # one of them is not there
         if target.samefile(recording):
-            _refuse(f"-o {target}: this is the recording itself; name another file")
+            refuse(f"-o {target}: this is the recording itself; name another file")
     calls, faults = _read(recording)
     _draw(recording, _chosen(recording, calls, call), target, writer, words=words)
     if show:
@@ -72,7 +73,7 @@ def timeline(
 def show_last(recording: str) -> None:
     """Draws the last call of a recording, with its words, beside the recording, and opens the page."""
     if not Path(recording).is_file():
-        _refuse(f"--open: {recording} cannot be read back; record to a file")
+        refuse(f"--open: {recording} cannot be read back; record to a file")
     calls, _ = _read(recording)
     target = Path(recording).with_suffix(".html")
     _draw(recording, _chosen(recording, calls[-1:], None), target, page, words=True)
@@ -87,7 +88,7 @@ def still_of(lines: Iterable[bytes]) -> str:
 def _show(path: Path) -> None:
     """Opens a file in the browser. Without a browser it says where the file is."""
     if not webbrowser.open(path.resolve().as_uri()):
-        _say(f"no browser could be opened; the picture is {path}")
+        say(f"no browser could be opened; the picture is {path}")
 
 
 def _read(recording: str) -> tuple[list[RecordedCall], int]:
@@ -96,29 +97,29 @@ def _read(recording: str) -> tuple[list[RecordedCall], int]:
 
     def fault(error: RecordingError) -> None:
         if isinstance(error, TruncatedError) or len(faults) < NAMED:
-            _say(f"{recording}:{error.line}: {error.reason}")
+            say(f"{recording}:{error.line}: {error.reason}")
         if not isinstance(error, TruncatedError):
             faults.append(error)
 
     try:
         calls = list(calls_in(recording, fault))
     except UnreadError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if len(faults) > NAMED:
-        _say(f"{recording}: {len(faults) - NAMED} more lines could not be read")
+        say(f"{recording}: {len(faults) - NAMED} more lines could not be read")
     return calls, len(faults)
 
 
 def _chosen(recording: str, calls: list[RecordedCall], wanted: str | None) -> RecordedCall:
     names = [str(n) if one.name is None else one.name for n, one in enumerate(calls, 1)]
     if not calls:
-        _refuse(f"{recording}: no call was recorded in it")
+        refuse(f"{recording}: no call was recorded in it")
     listed = ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
     if wanted is None and len(calls) > 1:
-        _refuse(f"{recording} has {len(calls)} calls ({listed}); choose one with --call ID, or --call 2 for the second")
+        refuse(f"{recording} has {len(calls)} calls ({listed}); choose one with --call ID, or --call 2 for the second")
     places = [*names, *map(str, range(1, len(calls) + 1))]  # an id before a place
     if wanted is not None and wanted not in places:
-        _refuse(f"--call {wanted}: {recording} has no such call; it has {listed}")
+        refuse(f"--call {wanted}: {recording} has no such call; it has {listed}")
     return calls[0 if wanted is None else places.index(wanted) % len(calls)]
 
 
@@ -126,19 +127,10 @@ def _draw(recording: str, call: RecordedCall, target: Path, writer: Writer, *, w
     try:
         drawn = writer(picture_of(call, words=words))
     except RecordingError as error:
-        _refuse(f"{recording}: {error.reason}")
+        refuse(f"{recording}: {error.reason}")
     data = drawn.encode() if isinstance(drawn, str) else drawn
     try:
         target.write_bytes(data)
     except OSError as error:
-        _refuse(f"-o {target}: {error.strerror}")
+        refuse(f"-o {target}: {error.strerror}")
     typer.echo(printable(f"{target}: {max(1, round(len(data) / 1000))} kB"))
-
-
-def _say(sentence: str) -> None:
-    typer.echo(printable(sentence), err=True)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    _say(sentence)
-    raise typer.Exit(2)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inkturns.cli.report import refuse, say
+from inkturns.cli.stderr import refuse, say
 from inkturns.printable import printable
 
 __all__ = ["purge"]

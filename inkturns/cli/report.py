@@ -11,32 +11,36 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inkturns.printable import printable
+from inkturns.cli.options import (
+    Cluster,
+    HtmlOption,
+    JsonOption,
+    LatencyOption,
+    PathsArgument,
+    PricesOption,
+    latency_of,
+    prices_of,
+    refuse_target,
+)
+from inkturns.cli.stderr import progress, refuse, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
-    from inkturns.report import Fleet, Price, Question
+    from inkturns.report import Fleet, Question
     from inkturns.report.fleet_page import FrontierPoint
     from inkturns.report.summary import Findings, Worth
 
-__all__ = ["html_fault", "latency_of", "prices_of", "progress", "refuse", "refuse_target", "report", "say"]
+__all__ = ["html_fault", "report"]
 
 MOST_WORTH = 1e9  # sums of larger ones are no numbers
+PRIMARY = "saved.p50"
 
-PathsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PATHS",
-        help="Recordings: files, directories, patterns in quotes, - for standard input, URLs (s3://…); gzip or not.",
-        show_default=False,
-    ),
-]
 By = Annotated[
     str | None, typer.Option(metavar="LABEL", help="Tell arms apart: by a label, or by policy, settings or source.")
 ]
@@ -47,19 +51,6 @@ Where = Annotated[
     list[str],
     typer.Option(metavar="LABEL=VALUE", help="Only calls with this label; once for each label."),
 ]
-LatencyOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SECONDS", help="Where no model was measured: assume its first item so late; or a file of samples."
-    ),
-]
-PricesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help='Fill in costs that were not told: {"model": {"input": 2.5, "output": 10}}, money for a million tokens.',
-    ),
-]
 WorthOption = Annotated[
     str | None,
     typer.Option(
@@ -67,26 +58,20 @@ WorthOption = Annotated[
         help="Say whether it pays: what a saved second is worth; or calls=0.5: at most so many extra calls a turn.",
     ),
 ]
-Cluster = Annotated[
+Primary = Annotated[
     str | None,
     typer.Option(
-        metavar="LABEL", help="Calls with the same value of it (one customer's) count as one for the intervals."
+        metavar="MEASURE",
+        help=f"With --by: the measure that decides between arms, besides others; by default {PRIMARY}.",
     ),
 ]
-Primary = Annotated[
-    str, typer.Option(metavar="MEASURE", help="The measure that decides between arms; the others are told besides.")
-]
 RowsOption = Annotated[str | None, typer.Option("--rows", metavar="FILE", help="Write a JSON line for each turn.")]
-HtmlOption = Annotated[
-    str | None, typer.Option("--html", metavar="FILE", help="Write one page, and the worst calls' timelines beside it.")
-]
 Words = Annotated[bool, typer.Option("--words", help="Show what was said in the worst turns.")]
 HashOption = Annotated[bool, typer.Option("--hash-call", help="Show calls' ids as hashes.")]
 DaskOption = Annotated[
     str | None, typer.Option("--dask", metavar="ADDRESS", help="Read on this cluster (tcp://…), which reaches PATHS.")
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; by default one a core.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def report(
@@ -98,7 +83,7 @@ def report(
     prices: PricesOption = None,
     worth: WorthOption = None,
     cluster: Cluster = None,
-    primary: Primary = "saved.p50",
+    primary: Primary = None,
     as_json: JsonOption = False,
     rows: RowsOption = None,
     html: HtmlOption = None,
@@ -117,7 +102,10 @@ def report(
     try:
         question = question_of(by, cluster, since, where, latency, prices, hash_calls)
         value = worth_of(worth)
-        Findings(_empty(), primary=primary)  # refuses a measure that there is not, before anything is read
+        if primary is not None and by is None:
+            raise ValueError(f"--primary {primary} decides between arms: give --by too, which tells them apart")
+        measure = primary or PRIMARY
+        Findings(_empty(), primary=measure)  # refuses a measure that there is not, before anything is read
         refuse_target("--rows", rows, paths)
         refuse_target("--html", html, paths)
         if rows is not None and rows == html:
@@ -125,7 +113,7 @@ def report(
     except ValueError as error:
         refuse(str(error))
     fleet = _read(paths, question, rows, dask, jobs)
-    summary = Findings(fleet, question, value, primary)
+    summary = Findings(fleet, question, value, measure)
     unwritten = None if html is None else html_fault(summary, Path(html), words=words)
     if as_json:
         sys.stdout.buffer.write(encode(summary.as_json()) + b"\n")
@@ -173,59 +161,6 @@ def question_of(
         prices={} if prices is None else prices_of(prices),
         hash_calls=hash_calls,
     )
-
-
-def latency_of(given: str) -> tuple[float, ...]:
-    """Seconds, or the samples of a file, one a line. Raises ValueError with a sentence."""
-    try:
-        values: tuple[float, ...] = (float(given),)
-    except ValueError:
-        try:
-            values = tuple(float(line) for line in Path(given).read_text("utf-8").split())
-        except OSError as error:
-            raise ValueError(f"--latency {given}: neither a number nor a file ({error.strerror})") from None
-        except ValueError as error:
-            raise ValueError(f"--latency {given}: a line must be a number of seconds ({error})") from None
-    if not values or not all(0 <= value <= 3600 for value in values):
-        raise ValueError(f"--latency {given}: seconds must be 0 to 3600, and at least one")
-    return values
-
-
-def prices_of(path: str) -> "dict[str, Price]":
-    """The prices in a file, by model. Raises ValueError with a sentence."""
-    import msgspec
-
-    from inkturns.report import Price
-
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Price])
-    except OSError as error:
-        raise ValueError(f"--prices {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(
-            f'--prices {path}: it must hold {{"model": {{"input": 2.5, "output": 10}}}} ({error})'
-        ) from None
-
-
-def refuse_target(option: str, target: str | None, paths: list[str]) -> None:
-    """Raises ValueError with a sentence where this is no place for a file, or one of the recordings, which would be
-    lost."""
-    import errno
-    import os
-
-    from inkturns.report.paths import find
-
-    if target is None:
-        return
-    path = Path(target)
-    if not path.name or "\0" in target or path.is_dir():
-        raise ValueError(f"{option} {target}: it must be a file's name")
-    if not path.parent.is_dir():
-        reason = errno.ENOTDIR if any(one.is_file() for one in path.parents) else errno.ENOENT
-        raise ValueError(f"{option} {target}: {os.strerror(reason)}")
-    recordings = find(name for name in paths if name != "-" and "://" not in name).names if path.is_file() else []
-    if os.path.realpath(path) in map(os.path.realpath, recordings):
-        raise ValueError(f"{option} {target}: this is one of the recordings; name another file")
 
 
 def worth_of(given: str | None) -> "Worth | None":
@@ -304,34 +239,7 @@ def _cluster(address: str) -> "Iterator[Executor]":
         yield client.get_executor()
 
 
-@contextmanager
-def progress(what: str, after: float = 2.0) -> "Iterator[Callable[[int, int], None]]":
-    """Tells on standard error how far it is, once it has taken two seconds: on a terminal each second, on one line;
-    else each half a minute."""
-    import threading
-
-    shown, over, at = sys.stderr.isatty(), threading.Event(), [0, 0]
-
-    def count(done: int, of: int) -> None:
-        at[:] = done, of
-
-    def tell() -> None:
-        wait = after
-        while not over.wait(wait):
-            wait = 1.0 if shown else 30.0
-            line = f"reading: {at[0]:,} of {at[1]:,} {what}" if at[1] else f"reading {what}"
-            sys.stderr.write(f"\r{line} " if shown else f"{line}\n")
-            sys.stderr.flush()
-        if shown and wait != after:
-            sys.stderr.write("\r\x1b[K")
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield count
-    finally:
-        over.set()
-        thread.join()
+# -- the page
 
 
 def html_fault(
@@ -350,14 +258,3 @@ def html_fault(
     except OSError as error:
         return f"--html {target}: {error.strerror}"
     return None
-
-
-def say(sentence: str) -> None:
-    """A sentence on standard error."""
-    typer.echo(printable(sentence), err=True)
-
-
-def refuse(sentence: str) -> NoReturn:
-    """Ends the command with a sentence, and exit code 2."""
-    say(sentence)
-    raise typer.Exit(2)

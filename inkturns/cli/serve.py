@@ -10,11 +10,11 @@ from collections.abc import Callable
 from errno import EADDRINUSE
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from inkturns.printable import printable
+from inkturns.cli.stderr import refuse
 
 __all__ = ["serve"]
 
@@ -55,7 +55,7 @@ def serve(
         from inkturns.testing.emulator.conversations import conversation, troubled_conversation
         from inkturns.testing.emulator.script import ScriptError
     except ImportError as missing:
-        _refuse(f'inkturns: the emulator needs {missing.name}: pip install "inkturns[testing]"')
+        refuse(f'inkturns: the emulator needs {missing.name}: pip install "inkturns[testing]"')
     scripts: Script | Callable[[int], Script]
     if script is None:
         draw = troubled_conversation if storm else conversation
@@ -65,9 +65,9 @@ def serve(
             with sys.stdin.buffer if script == "-" else Path(script).open("rb") as file:
                 scripts = Script.from_lines(file)
         except OSError as error:
-            _refuse(f"{script}: {error.strerror}")
+            refuse(f"{script}: {error.strerror}")
         except ScriptError as error:
-            _refuse(f"{script}:{error.line}: {error.reason}")
+            refuse(f"{script}:{error.line}: {error.reason}")
     began = monotonic()
 
     def log(sentence: str) -> None:
@@ -98,12 +98,7 @@ def serve(
         raise typer.Exit(0) from None
     except OSError as error:
         if error.errno == EADDRINUSE:
-            _refuse(f"--port {port} is in use; name another one, or 0 for any that is free")
-        _refuse(f"inkturns serve: {error}")
+            refuse(f"--port {port} is in use; name another one, or 0 for any that is free")
+        refuse(f"inkturns serve: {error}")
     except ValueError as error:
-        _refuse(f"inkturns serve: {error}")
-
-
-def _refuse(sentence: str) -> NoReturn:
-    typer.echo(printable(sentence), err=True)
-    raise typer.Exit(2)
+        refuse(f"inkturns serve: {error}")

@@ -13,22 +13,20 @@ import attrs
 import typer
 
 from inkturns.adapters.flux import FluxSettings
-from inkturns.cli.policy import described, read_policy
-from inkturns.cli.report import (
+from inkturns.cli.options import (
     Cluster,
     HtmlOption,
     JsonOption,
     LatencyOption,
     PathsArgument,
     PricesOption,
-    html_fault,
     latency_of,
     prices_of,
-    progress,
-    refuse,
     refuse_target,
-    say,
 )
+from inkturns.cli.policy import described, read_policy
+from inkturns.cli.report import html_fault
+from inkturns.cli.stderr import progress, refuse, say
 from inkturns.cli.whatif_text import print_comparison, print_sweep
 from inkturns.errors import RecordingError
 from inkturns.policy import Policy
@@ -111,6 +109,8 @@ def what_if(
     most = limits[0] if limits else MOST
     if html is not None and (not sweep or "-" in paths):
         refuse("--html draws the frontier of a --sweep, and reads the recordings anew: give that, and no - among PATHS")
+    if cluster is not None and sweep and html is None:
+        refuse("--cluster is for intervals, and the table of a --sweep has none: its page has, so give --html too")
     if thresholds.given() and sweep:
         refuse("--sweep tries policies; the thresholds are the sender's, so ask for one of the two")
     if thresholds.given() and (cluster is not None or prices is not None):
