@@ -69,7 +69,7 @@ FIGURES = {
     "400 sessions, p99": Figure("400 sessions in real time against one emulator: lateness, p99", None, None, "ms"),
     "rows": Figure("the demo's call from its lines to rows, to `json.loads` of its lines", 1.0, 0.6),
     "rows, alone": Figure("CPU time of that: 0.4 is 2,500 calls a second a core", None, 0.4, "ms"),
-    "figures": Figure("the rows of the demo's call into a `Fleet`, to `json.loads` of its lines", 0.2, 0.1),
+    "figures": Figure("the rows of the demo's call into a `Fleet`, to `json.loads` of its lines", 0.3, 0.15),
     "fleet": Figure("100,000 recordings of the demo's call to figures, on two processes", 60.0, 45.0, "s"),
     "fleet, memory": Figure("memory of these processes together, at the most", 300.0, 150.0, "MB"),
     "help": Figure("CPU time of `inkturns report --help`, to that of the hello of Typer's tutorial", 1.5, 1.25),
