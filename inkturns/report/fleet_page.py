@@ -19,7 +19,7 @@ from inkturns.report.table import LEGEND, columns, rows_of, said_of, value_of, v
 __all__ = ["FrontierPoint", "fleet_page"]
 
 COLOURS = ("user", "wait", "reply", "thought", "bad", "quiet")  # of arms, in their order; more are not drawn
-WIDE, HIGH, LEFT, BELOW = 560, 260, 52, 40  # of a chart, with room for its axes
+WIDE, HIGH, LEFT, BELOW = 560, 260, 64, 40  # of a chart, with room for its axes
 TICKS = (1, 2, 2.5, 5)  # times a power of ten
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from inkturns.cli.main import app
+from inkturns.events import TurnEagerEnd, TurnEnd
 from tests.integrations.browser import Browser, Tab, chromium
 from tests.recorded import EVIL
-from tests.test_report_rows import ABOUT, CALL, recorded
+from tests.test_report_rows import ABOUT, CALL, recorded, settled
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,29 @@ def test_each_arm_has_its_curve_and_its_point_in_its_colour(tab: Tab, page: Path
     assert tab.value(colours % ("circle", "fill")) == curves
     boxes = tab.value("[...document.querySelectorAll('polyline')].map(el => el.getBoundingClientRect().width)")
     assert min(boxes) > 100
+
+
+LABELS = """[...document.querySelectorAll('svg')].map(svg => [...svg.querySelectorAll('text')].map(el => {
+    const b = el.getBoundingClientRect();
+    return [el.textContent, b.left, b.top, b.right, b.bottom];
+}))"""
+
+
+def test_no_label_of_a_chart_lies_on_another(tab: Tab, tmp_path: Path) -> None:
+    """Milliseconds were saved, which takes the longest numbers on an axis."""
+    thought = settled(1, 1, "adopted", 2.0, 2.009, 2.1, None)
+    lines = recorded([(2.0, TurnEagerEnd(transcript="go")), (2.5, TurnEnd(transcript="go")), thought], **ABOUT)
+    (tmp_path / "call.jsonl").write_bytes(b"".join(lines))
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(app, ["report", str(tmp_path), "--html", str(page)]).exit_code == 0
+    tab.open(page)
+    charts: list[list[list[Any]]] = tab.value(LABELS)
+    assert any(label[0] == "0.008" for label in charts[1])
+    for labels in charts:
+        for n, (one, left, top, right, bottom) in enumerate(labels):
+            for other, its_left, its_top, its_right, its_bottom in labels[:n]:
+                apart = left >= its_right or its_left >= right or top >= its_bottom or its_top >= bottom
+                assert apart, (one, other)
 
 
 def test_the_worst_calls_lead_to_their_turns_in_their_timelines(tab: Tab, page: Path) -> None:
