@@ -383,7 +383,8 @@ class Agent(Roles):
 
     def _voided(self, action: Cancel) -> None:
         thought, self._live = self._live, None
-        assert thought is not None
+        if thought is None:  # a hook raised KeyboardInterrupt before the Think of its step was passed on
+            return
         thought.reason = action.reason
         self._jobs.cut(thought)
         if thought.cut_at is None and thought.error is None:  # it was made before

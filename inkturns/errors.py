@@ -8,7 +8,12 @@ InkturnsError
 RecordingWarning                     a recorder that left something out, or writes no more
 """
 
-__all__ = ["DecodeError", "InkturnsError", "OutageError", "RecordingError", "RecordingWarning", "RefusedError"]
+import sys
+
+__all__ = [
+    *("DecodeError", "InkturnsError", "OutageError", "RecordingError", "RecordingWarning", "RefusedError"),
+    "is_failure",
+]
 
 QUOTED = 80  # characters of a bad frame that an error's message shows at most
 
@@ -58,3 +63,10 @@ class OutageError(InkturnsError, ConnectionError):
 
 class RecordingWarning(UserWarning):
     """A recorder has failed (a full disk, say) and writes no more, or has left a note out. The call goes on."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether what a synchronous function of the user raised is a failure: an Exception, or asyncio's CancelledError.
+    Such a function awaits nothing, so no cancellation reaches it; a future that it asked has raised it (F55)."""
+    asyncio = sys.modules.get("asyncio")  # not imported: the loop, if there is one, is the application's
+    return isinstance(error, Exception) or (asyncio is not None and isinstance(error, asyncio.CancelledError))

@@ -222,8 +222,8 @@ class TurnMachine:
             raise ValueError(f"not a snapshot of a TurnMachine: {error}") from None
         if (values["phase"] is Phase.IDLE) is not (values["turn"] is None):
             raise ValueError("not a snapshot of a TurnMachine: a turn is open in every phase except idle")
-        if values["thinking"] is not None and values["turn"] is None:
-            raise ValueError("not a snapshot of a TurnMachine: a thought is live, and no turn is open")
+        if values["thinking"] is not None and not (values["turn"] and values["turn"].transcript):
+            raise ValueError("not a snapshot of a TurnMachine: a thought is live, and no turn with text is open")
         if values["owed"] and not values["closed"]:
             raise ValueError("not a snapshot of a TurnMachine: an end is owed, and no turn is closed")
         shifted = _shift(values, lambda age: None if now is None or not -LARGEST <= now <= LARGEST else now - age)

@@ -38,6 +38,7 @@ from inkturns.actions import (
     Think,
     Turn,
 )
+from inkturns.errors import is_failure
 from inkturns.events import (
     EndNow,
     Event,
@@ -518,7 +519,9 @@ def may_speculate(s: State, e: Event, out: Out) -> bool:
 def policy_says(s: State, e: Event, out: Out, name: str, *given: str | Turn) -> bool:
     try:
         return bool(getattr(s.policy, name)(*given))
-    except Exception as error:  # the user's function; the machine is total (law G)
+    except BaseException as error:  # the user's function; the machine is total (law G)
+        if not is_failure(error):
+            raise
         answer = name == "interrupts"  # the user has the floor
         detail = f"Policy.{name} raised {type(error).__name__}; taken as {answer}"
         out.append(Report(ReportKind.POLICY_ERROR, e, detail))

@@ -130,23 +130,23 @@ class Thought(Job, Generic[Item]):
         return self
 
     async def __anext__(self) -> Item:
-        reply = self.reply
-        if self._items and reply is not None and reply.cut_at is None and not reply.gone:  # most of the time
-            if self._is_full:
-                self.changed.fire()
-            item = self._items.popleft()
-            reply.takes(item)
-            return item
-        while not (self._is_deaf() or self._items or self.over):
-            await self.changed.wait()
-        if self._is_deaf():
-            await checkpoint()  # raises in the reply that is cut, unless it has shielded itself
-            raise StopAsyncIteration
-        if self._items:
-            return self._take()
-        if self.error is not None:
-            raise self.error
-        raise StopAsyncIteration
+        while True:
+            reply = self.reply
+            if reply is None or reply.cut_at is not None or reply.gone:
+                await checkpoint()  # raises in the reply that is cut, unless it has shielded itself
+                raise StopAsyncIteration
+            if self._items:
+                if self._is_full:
+                    self.changed.fire()
+                item = self._items.popleft()
+                if reply.takes(item):
+                    return item
+            elif not self.over:
+                await self.changed.wait()
+            elif self.error is not None:
+                raise self.error
+            else:
+                raise StopAsyncIteration
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._value().__await__()
@@ -159,26 +159,21 @@ class Thought(Job, Generic[Item]):
                 await self.changed.wait()
         finally:
             self._wants_all = False
+        reply, items = self.reply, list[Item]()
+        while reply is not None and self._items and self.error is None and not self._is_deaf():
+            items.append(self._items.popleft())
+            reply.takes(items[-1])
         if self._is_deaf():
             await checkpoint()
             raise RuntimeError("the reply was interrupted")
         if self.error is not None:
             raise self.error
-        if self._items:
-            items = [self._take() for _ in range(len(self._items))]
+        if items:
             self._all = items if self._is_stream else items[0]
         return [] if self._is_stream and self._all is None else self._all
 
     def _is_deaf(self) -> bool:
         return self.reply is None or self.reply.gone or self.reply.cut_at is not None
-
-    def _take(self) -> Item:
-        item = self._items.popleft()
-        if self._is_full:
-            self.changed.fire()
-        assert self.reply is not None
-        self.reply.takes(item)
-        return item
 
     # -- what the agent does with it
 
@@ -308,15 +303,18 @@ class Reply(Job):
         self._words_of = words_of
         self._sounds = sounds
 
-    def takes(self, item: object) -> None:
-        """`respond` has taken an item."""
+    def takes(self, item: object) -> bool:
+        """`respond` takes an item. False where it must not get it: reading its words has interrupted the reply."""
+        text = item if type(item) is str and self._text_of is None else self._words_of(item)
+        if self.cut_at is not None:
+            return False
         if self.first_item is None:
             self.first_item = self._jobs.now()
-        text = item if type(item) is str and self._text_of is None else self._words_of(item)
         if text:
             self.spoken.took(text)
         if self.sounded_at is None and not self._is_told:
             self.sounds()
+        return True
 
     def sounds(self) -> None:
         """It is audible. After a cut this comes too late, and changes nothing."""
@@ -399,11 +397,11 @@ def committed() -> "Gate":
 
 
 class Gate:
-    __slots__ = ("_is_open", "_outer", "_thought")
+    __slots__ = ("_open", "_outer", "_thought")
 
     def __init__(self, thought: Thought[Any]) -> None:
         self._thought = thought
-        self._is_open = False
+        self._open = 0  # blocks: several tasks may use one gate
         self._outer: Gate | None = None  # the block that this one is inside of
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -420,20 +418,20 @@ class Gate:
             raise RuntimeError("the thought is cancelled")
 
     def is_open_for(self, thought: Thought[Any]) -> bool:
-        return self._thought is thought and self._is_open
+        return self._thought is thought and self._open > 0
 
     async def __aenter__(self) -> None:
         await self._wait()
         self._outer = running_block.get()
         running_block.set(self)
-        self._is_open = True
+        self._open += 1
         self._thought.begins_block()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         running_block.set(self._outer)
-        self._is_open = False
+        self._open -= 1
         self._thought.ends_block()
         if error is None and self._thought.cut_at is not None and not self._thought.has_block:
             await checkpoint()  # the cut, which the block has withheld

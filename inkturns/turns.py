@@ -5,7 +5,6 @@ the actions, after the machine has moved on. A hook that raises stops neither th
 """
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +26,7 @@ from inkturns.actions import (
     Think,
     Turn,
 )
-from inkturns.errors import DecodeError
+from inkturns.errors import DecodeError, is_failure
 from inkturns.events import Event, Unknown
 from inkturns.machine import TurnMachine
 from inkturns.policy import Policy
@@ -157,7 +156,9 @@ class Turns:
                     self._waiting[:0] = [(other, now) for other in events[1:]]
         except DecodeError as error:
             actions = (Report(ReportKind.BAD_FRAME, None, error.reason),)
-        except Exception as error:  # a source is somebody's own code, at work on what came over the wire (F10)
+        except BaseException as error:  # a source is the user's code, and reads what came over the wire (F10)
+            if not is_failure(error):
+                raise
             actions = (Report(ReportKind.BAD_FRAME, None, f"the source raised {type(error).__name__}"),)
         else:
             if event is not None:
@@ -246,13 +247,10 @@ def _call(
 
 
 def _failure(error: BaseException) -> Exception:
-    """What comes out of `feed` for what a hook raised; raises what is not for `feed` to keep (KeyboardInterrupt, say).
-    A CancelledError is a failure: a hook awaits nothing, so no cancellation reaches it; a future that it asked has
-    raised it (F55)."""
+    """What comes out of `feed` for what a hook raised. Raises what `feed` must not keep: KeyboardInterrupt, say."""
     if isinstance(error, Exception):
         return error
-    asyncio = sys.modules.get("asyncio")  # not imported: the loop, if there is one, is the application's
-    if asyncio is None or not isinstance(error, asyncio.CancelledError):
+    if not is_failure(error):
         raise error
     failure = RuntimeError("a hook raised CancelledError")
     failure.__cause__ = error

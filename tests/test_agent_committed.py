@@ -281,3 +281,30 @@ async def test_a_gate_inside_a_block_is_the_blocks_own(call: "Call", how: str, c
         with anyio.CancelScope(shield=closes):
             await anyio.sleep(5)
     assert call.seen == [(0.0, "debit"), (1.0, "credit"), (2.0, "whole")]
+
+
+async def test_tasks_that_share_a_gate_have_a_block_each(call: "Call") -> None:
+    """The block that ends first leaves the other one whole."""
+    agent = call.speaks()
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        gate = committed()
+
+        async def pays(seconds: float) -> None:
+            async with gate:
+                await anyio.sleep(seconds)
+                await committed()
+                call.see("whole")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pays, 0.5)
+            tasks.start_soon(pays, 2)
+        return "x"
+
+    async with agent:
+        call.turn("pay")
+        await anyio.sleep(1)
+        call.start()
+        await anyio.sleep(5)
+    assert call.seen == [(0.5, "whole"), (2.0, "whole")]

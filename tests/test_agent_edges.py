@@ -313,3 +313,37 @@ async def test_the_words_of_an_item_are_a_str(call: "Call") -> None:
     async with agent:
         await agent.say("secret")
     assert failures == ["Agent: text(item) must return a str, got int"]
+
+
+@pytest.mark.parametrize("takes", ["each", "whole"])
+async def test_an_item_whose_words_stop_the_reply_is_not_heard(call: "Call", takes: str) -> None:
+    """`text` is the user's code, and may interrupt the reply that it is asked about."""
+
+    def text(item: str) -> str:
+        if item == "b":
+            agent.interrupt()
+        return item
+
+    agent = call.agent(text=text)
+    replied: list[Replied] = []
+    agent.on_replied(replied.append)
+
+    @agent.think
+    async def think(turn: Turn) -> AsyncIterator[str]:
+        for item in "abc":
+            yield item
+
+    @agent.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        if takes == "each":
+            await call.speak(thought)
+        else:
+            call.see(f"{await thought}")
+
+    async with agent:
+        call.guess("hello")
+        await anyio.sleep(1)
+        call.end("hello")
+        await anyio.sleep(1)
+    assert call.said == (["a"] if takes == "each" else [])
+    assert [(one.outcome, one.text) for one in replied] == [(ReplyOutcome.INTERRUPTED, "a")]

@@ -373,3 +373,26 @@ def test_turns_leave_nothing_to_the_garbage_collector(backend: str) -> None:
                 gc.enable()
 
     assert virtual_time.run(found, backend=backend) < 60  # not one object a turn
+
+
+async def test_a_hook_that_stops_everything_before_the_thought_is_known(call: "Call") -> None:
+    """One frame opens a turn and begins a thought. The hook of the first action stops the call, and the machine has a
+    live thought that the agent never began."""
+    agent = call.speaks()
+    failures: list[Exception] = []
+    agent.on_failure(lambda turn, error: failures.append(error))
+    agent.think(lambda turn: "a")
+
+    @agent.on_start
+    def on_start(turn: Turn) -> None:
+        raise Stop
+
+    async def serves() -> None:
+        async with agent:
+            call.eager("hello")
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await serves()
+    assert [type(one) for one in raised.value.exceptions] == [Stop]
+    assert failures == []
+    assert agent.history.messages() == [{"role": "user", "content": "hello"}]

@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from inkturns.actions import EndReason, Turn
+from inkturns.events import TurnUpdate
 from inkturns.outcomes import Outcome, Replied, ReplyOutcome, Settled
 from inkturns.policy import Policy
 from inkturns.testing.agent_oracle import AgentOracle, Asked, Piece
@@ -239,6 +240,24 @@ def test_a_reply_is_audible_when_it_says_so_unless_it_was_cut(outside: AgentOrac
     assert not outside.replies[1].audible
     outside.sounded(respond)
     assert outside.replies[1].audible is not cut
+
+
+def test_a_say_that_does_not_sound_yet_may_be_withdrawn_though_its_items_are_taken(outside: AgentOracle) -> None:
+    """Its cancellation is seen a step later, when the turn that withdrew it may be over."""
+    outside.is_told = True
+    _, respond = said(outside)
+    outside.is_fed(TurnUpdate(transcript="go"))
+    outside.was_cancelled(respond)
+    assert outside.broken is None
+
+
+def test_a_say_that_sounds_is_not_withdrawn(outside: AgentOracle) -> None:
+    outside.is_told = True
+    _, respond = said(outside)
+    outside.sounded(respond)
+    outside.is_fed(TurnUpdate(transcript="go"))
+    outside.was_cancelled(respond)
+    assert broken(outside) == "law 3: respond #1 is cancelled, and nothing cut the reply off"
 
 
 # -- 9: nothing has an effect after it was cut

@@ -3,6 +3,7 @@ phase. And what else a TurnMachine promises: refusals, times, the deadline, snap
 
 Actions are written as `told` says them: "hear 'go on' +' on', think 1.2 'go on'" is a Hear, and thought 2 of turn 1."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -826,6 +827,34 @@ def test_a_speculate_that_raises_is_false_and_reported() -> None:
     assert told(machine.receive(eager("go"))) == "report POLICY_ERROR"
 
 
+def raises_cancelled_error(*given: object) -> bool:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "event", "said"),
+    [
+        ("speculate", SPOKE, eager("go"), "report POLICY_ERROR"),
+        ("match", EAGERED, update("go now"), "report POLICY_ERROR, cancel 1.1 MOVED, hear 'go now' +' now'"),
+        ("interrupts", [*AUDIBLE, start()], update("mhm"), "hear 'mhm' +'mhm', report POLICY_ERROR, interrupt 1"),
+    ],
+)
+def test_f55_a_policy_function_that_raises_cancelled_error_has_failed(
+    name: str, before: list[Event], event: Event, said: str
+) -> None:
+    """A future that it asked was cancelled; it awaits nothing, so nobody has cancelled it."""
+    policy: Any = {name: raises_cancelled_error}
+    assert told(after(before, Policy(**policy)).receive(event)) == said
+
+
+def test_what_is_no_failure_of_a_policy_function_gets_out() -> None:
+    def stops(*given: object) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        after(SPOKE, Policy(speculate=stops)).receive(eager("go"))
+
+
 def test_the_deadline_is_the_earlier_of_think_after_and_stall_timeout() -> None:
     machine = after(WAITING, Policy(think_after=1.0, stall_timeout=6.0))
     assert machine.deadline == 1
@@ -952,6 +981,7 @@ GOOD = after(EAGERED).snapshot()
         *({**TurnMachine().snapshot(), "thinking": 1}, {**TurnMachine().snapshot(), "owed": True}),
         *(GOOD | {"phase": "asleep"}, GOOD | {"number": "1"}, GOOD | {"turn": 1}, GOOD | {"closed": None}),
         *(GOOD | {"turn": None}, GOOD | {"phase": "idle"}),
+        after([start()]).snapshot() | {"thinking": 1},  # whoever ends this turn would have an empty one to cancel
         *(GOOD | {"mood": "good"}, {name: value for name, value in GOOD.items() if name != "closed"}),
     ],
     ids=str,

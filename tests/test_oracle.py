@@ -421,6 +421,12 @@ def test_an_echo_of_a_turn_that_the_application_closed_is_not_lost(echo: str) ->
     judged(None, *FORCED, step(TurnEnd(transcript=echo)))
 
 
+def test_an_end_of_an_earlier_connection_does_not_pay_for_the_owed_one() -> None:
+    """Its turns have the same ids: the server's own rest of the closed turn is still to come."""
+    foreign = TurnEnd(transcript="no", request_id="before")
+    judged(None, *FORCED, step(foreign, report(ReportKind.FOREIGN, foreign)), step(TurnEnd(transcript="Go.")))
+
+
 def test_more_words_than_an_echo_are_lost() -> None:
     with pytest.raises(AssertionError, match="law I"):
         judged(None, *FORCED, step(TurnEnd(transcript="go on")))

@@ -657,14 +657,20 @@ def test_a_frame_that_a_source_cannot_read_is_a_report() -> None:
 
 
 def test_f10_so_is_one_that_makes_its_code_raise() -> None:
-    turns = Turns(source=Told({"a": RuntimeError("shibboleth"), "b": [TurnStart()]}))
-    unreadable: tuple[object, ...] = ("a", "missing", [], {})
+    raised = asyncio.CancelledError("shibboleth")  # of a future that it asked (F55)
+    turns = Turns(source=Told({"a": RuntimeError("shibboleth"), "c": raised, "b": [TurnStart()]}))
+    unreadable: tuple[object, ...] = ("a", "c", "missing", [], {})
     for frame in unreadable:
         (report,) = turns.feed(frame)
         assert isinstance(report, Report)
         assert report.kind is ReportKind.BAD_FRAME
         assert "shibboleth" not in repr(report)
     assert kinds(turns.feed("b")) == [Listen]
+
+
+def test_a_source_may_be_stopped() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Turns(source=Told({"a": KeyboardInterrupt()})).feed("a")
 
 
 class Again(BaseException):

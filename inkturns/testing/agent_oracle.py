@@ -79,7 +79,8 @@ class SeenReply:
     asked: Asked | None = None
     spoken: list[Piece] = attrs.field(factory=list)
     cut: str | None = None  # by what
-    audible: bool = False  # something was spoken, or the application said so
+    sounded: bool = False  # something was spoken, or with Audible.TOLD its respond said so
+    audible: bool = False  # it has sounded, or the application said so
     is_done: bool = False  # said the application, while it may be in flight: the agent may cut it off
 
     @property
@@ -150,7 +151,7 @@ class AgentOracle:
         for reply in self._replies():
             if self.policy.interrupts is None or not reply.audible:
                 self._cut(reply, f"the start of turn {turn.number}")
-            reply.is_done = reply.is_done or not reply.spoken  # so it is audible by hearsay
+            reply.is_done = reply.is_done or not reply.sounded  # only the application said that it is audible
 
     def on_end(self, turn: Turn) -> None:
         self.notes(f"on_end {turn.number}.{turn.latest_thought} {turn.end} {turn.transcript!r}")
@@ -229,10 +230,7 @@ class AgentOracle:
         if reply is not None and self.items_over is not None and self.now() >= self.items_over + self.drain_timeout:
             self._cut(reply, "the end of the drain timeout")
         elif (
-            reply is not None
-            and reply.turn is None
-            and (self.is_told or not reply.audible)
-            and self.started.keys() - self.closed.keys()
+            reply is not None and reply.turn is None and not reply.sounded and self.started.keys() - self.closed.keys()
         ):
             self._cut(reply, "what the user said before it was audible")
         if reply is not None and reply.in_flight and not reply.is_done and reply.asked and self.closing is None:
@@ -285,14 +283,15 @@ class AgentOracle:
         if piece.place != len(reply.spoken) or (before is not None and before.of is not piece.of):
             self.breaks(2, f"{asked} speaks {piece} after {before}")
         reply.spoken.append(piece)
-        reply.audible = reply.audible or not self.is_told
+        reply.sounded = reply.sounded or not self.is_told
+        reply.audible = reply.audible or reply.sounded
 
     def sounded(self, asked: Asked) -> None:
         """A respond has said that its reply is audible."""
         self.notes(f"{asked} is audible")
         reply = self._reply_of(asked)
         if reply is not None and reply.cut is None:
-            reply.audible = True
+            reply.sounded = reply.audible = True
 
     def records(self, asked: Asked, call: str) -> None:
         """A think has recorded the call of a tool; the second time, its result."""
@@ -353,7 +352,7 @@ class AgentOracle:
             self.policy = item.policy
         elif isinstance(item, TurnUpdate | TurnEagerEnd | TurnResume | TurnEnd):  # the user goes on
             for reply in self._replies():
-                reply.is_done = reply.is_done or (reply.turn is None and not reply.spoken)  # it may be withdrawn
+                reply.is_done = reply.is_done or (reply.turn is None and not reply.sounded)  # it may be withdrawn
         elif isinstance(item, ReplyStarted | ReplyDone):
             for reply in self._replies():
                 if item.number in (None, reply.turn.number if reply.turn else 0):

@@ -204,10 +204,13 @@ class Oracle(msgspec.Struct, kw_only=True):
         return reduced(self.owed).startswith(reduced(event.transcript))
 
     def _settle(self, event: Event | None, actions: tuple[Action, ...]) -> None:
-        """The server has ended the turn that the application closed, or its connection is gone."""
-        ended = isinstance(event, TurnEnd) and (
+        """The server has ended the turn that the application closed, or its connection is gone. An end of an earlier
+        connection, whose turns have the same ids, ends nothing."""
+        is_foreign = any(isinstance(action, Report) and action.kind is ReportKind.FOREIGN for action in actions)
+        its_own = isinstance(event, TurnEnd) and (
             event.turn_id == self.owed_id or (event.turn_id is None and _blank(event.transcript))
         )
+        ended = its_own and not is_foreign
         if ended or isinstance(event, Disconnected) or (isinstance(event, Connected) and not actions):
             self.owed = None
 
