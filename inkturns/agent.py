@@ -1,8 +1,8 @@
 """Agent: thinks ahead, holds, cancels, commits; for asyncio and trio alike.
 
 Rules of this file:
-- The machine decides. `feed` passes its decision on in the same step: what is cancelled is cut before it returns, and
-  can never be heard again, however long its task lives (F18, F24). It runs nothing and waits for nobody (F44).
+- The machine decides. `feed` passes its decision on in the same step: a cancelled thought is cut before `feed` returns,
+  and is never heard after that, however long its task lives (F18, F24). `feed` runs no role and waits for none (F44).
 - It translates the machine's actions into orders; `tasks.py` starts, cuts and ends what is ordered.
 - At most one thought, one reply and one `listen` run at a time.
 - The end of the call answers nobody, commits nothing, and leaves nobody waiting (F52, F53).
@@ -63,9 +63,9 @@ __all__ = [
 
 LISTEN_AFTER = 0.05  # seconds that `listen` waits for the reply that was interrupted to be gone
 TAKEN_AT_THE_END = (ReplyStarted, ReplyDone, StopReply)
-OWN: dict[type[Action], str] = {  # what it does about them
+OWN: dict[type[Action], str] = {  # the method that takes each
     Think: "_ordered",
-    Cancel: "_voided",
+    Cancel: "_thought_cancelled",
     Respond: "_committed",
     Interrupt: "_interrupted",
     Abandon: "_abandoned",
@@ -74,13 +74,13 @@ OWN: dict[type[Action], str] = {  # what it does about them
 
 @attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)
 class Agent(Roles):
-    """One call's agent: give it `think` and `respond`, and it speculates; what it says was right.
+    """The agent of one call. Give it `think` and `respond`: it thinks ahead, and speaks when the turn is over.
 
     policy           what is wanted of the turns
     source           turns frames into events; None: Ink 2's frames
     recorder         writes down every input with its actions, and what became of each thought and reply
     buffer_size      items that a thought runs ahead of its reply, at most
-    grace            seconds that the next waits for a task that was cancelled; that task is cancelled again after each
+    grace            seconds that the next task waits for a cancelled one, which is cancelled again after each `grace`
     committed_block_timeout  seconds that a block under `async with committed()` may outlive a barge-in
     drain_timeout    seconds that a committed reply may go on when the items have ended
     audible          Audible.FIRST_ITEM: a reply is audible when `respond` takes its first item. Audible.TOLD: when
@@ -107,7 +107,7 @@ class Agent(Roles):
     _speeches: list[Reply] = attrs.field(init=False, factory=list)  # given to `say`, and not begun
     _asked: list[Reply] = attrs.field(init=False, factory=list)  # given to `say` in a hook
     _is_draining: bool = attrs.field(init=False, default=False)  # the items have ended
-    _is_over: bool = attrs.field(init=False, default=False)  # it is deaf
+    _is_over: bool = attrs.field(init=False, default=False)  # it takes nothing in, and lets nothing out
     _is_gone: bool = attrs.field(init=False, default=False)  # the call has returned
 
     def __attrs_post_init__(self) -> None:
@@ -124,9 +124,8 @@ class Agent(Roles):
         `drain_timeout`. What `items` or user code raised is raised, several as an ExceptionGroup, also where the call
         was cancelled. Raises TypeError, and begins nothing, where `items` is no async iterable.
 
-        Where the iterator has a `catching_up` that is True (that of Ink's client has one: the server still hears sound
-        that was kept from an outage), the recording marks the turns that begin, and a report leaves them out of
-        times."""
+        Ink's client sets `catching_up` on its iterator while the server still hears sound that was kept from an outage.
+        The recording marks the turns that begin then, and a report leaves out their times."""
         if not hasattr(items, "__aiter__"):
             raise TypeError(f"Agent.run: items must be an async iterable of frames, got {type(items).__name__}")
         async with self:
@@ -234,7 +233,7 @@ class Agent(Roles):
                 alarm.cancel()
 
     def _abandon(self, why: str) -> None:
-        """Hands over the words of the open turn, whatever the policy says."""
+        """Abandons the open turn, with its words, whatever the policy says."""
         if self.machine.policy.after_disconnect is not AfterDisconnect.ABANDON:
             self._receive(UsePolicy(attrs.evolve(self.machine.policy, after_disconnect=AfterDisconnect.ABANDON)))
         self._receive(Disconnected(why))
@@ -254,7 +253,8 @@ class Agent(Roles):
             self._alarm.cancel()
 
     def _safely(self, function: Callable[[], object]) -> None:
-        """Calls what must not stop its caller, an alarm say, though a hook raises KeyboardInterrupt."""
+        """Calls a function and lets its caller (an alarm, say) go on, even where a hook raises KeyboardInterrupt: that
+        is raised where the call ends."""
         try:
             function()
         except BaseException as error:
@@ -267,10 +267,10 @@ class Agent(Roles):
     # -- what the application says
 
     def feed(self, item: Any, now: float | None = None) -> tuple[Action, ...]:
-        """Takes a frame or an event, from a task or a loop's bare callback: decides, cancels and returns; what is to
-        begin begins with the next step of the loop (F44). Hooks run before it returns. After `close()` it does
-        nothing. Raises RuntimeError outside `run` and `async with`, in another thread or loop, and nothing because of
-        what came over the wire."""
+        """Takes a frame or an event, from a task or from a bare callback of the loop, and returns the actions. When it
+        returns, cancelled thoughts and replies are cut and all hooks have run; new tasks start with the next step of
+        the loop (F44). After `close()` it does nothing. Raises RuntimeError outside `run` and `async with`, and in
+        another thread or loop. Never raises because of what came over the wire."""
         if self._place() != self._home:
             self._check_place("feed")
         if self._is_draining and (self._is_over or not isinstance(item, TAKEN_AT_THE_END)):
@@ -381,7 +381,7 @@ class Agent(Roles):
         else:
             thought.over = True
 
-    def _voided(self, action: Cancel) -> None:
+    def _thought_cancelled(self, action: Cancel) -> None:
         thought, self._live = self._live, None
         if thought is None:  # a hook raised KeyboardInterrupt before the Think of its step was passed on
             return
@@ -417,7 +417,7 @@ class Agent(Roles):
         self._deferred = None
 
     def _take_up(self) -> None:
-        """What `say` was given in hooks is taken up after all actions at hand."""
+        """Takes what `say` was given in hooks, now that all actions at hand are done."""
         asked, self._asked = self._asked, []
         for reply in asked:
             if self._is_draining:
@@ -498,7 +498,7 @@ class Agent(Roles):
             self._order_reply(reply)
 
     def _withdraw(self) -> None:
-        """Withdraws what `say` was given, as far as it is not audible: it is not for this moment (F25)."""
+        """Ends what `say` was given and nobody hears yet: the user has spoken since (F25)."""
         while self._speeches:
             speech = self._speeches.pop(0)
             self._end_unbegun(speech)

@@ -80,7 +80,7 @@ class TurnEnd(ServerEvent, frozen=True, tag="turn.end"):
 
 
 class ServerError(ServerEvent, frozen=True, tag="error"):
-    """The server complains. Whether it closes the connection then, it does not say."""
+    """The server reports an error. It does not say whether it closes the connection."""
 
     status_code: int | None = None
     title: str | None = None

@@ -20,7 +20,12 @@ from inkturns.errors import RecordingWarning
 __all__ = ["LineFile", "locked"]
 
 FAR = 1 << 40  # Windows keeps others from reading a locked byte: one past the end of any recording
-TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # flock's first two, Windows' last two
+TAKEN = (
+    errno.EAGAIN,
+    errno.EWOULDBLOCK,
+    errno.EACCES,
+    errno.EDEADLK,
+)  # flock gives the first two, Windows the last two
 
 _in_use: set[int] = set()  # the ids of the open files that were given to a LineFile, and are not closed yet
 
@@ -29,7 +34,7 @@ class LineFile:
     """Appends lines to a path, which it opens and locks, or to an open binary file.
 
     Raises OSError where a path cannot be opened, where another writer has it, and for a pipe that nobody reads. A new
-    file is readable by its owner alone. What is open may not be given to two LineFiles at a time.
+    file is readable by its owner alone. Two LineFiles may not have the same open file at a time.
     """
 
     def __init__(self, file: str | os.PathLike[str] | IO[bytes], *, owned: bool = False) -> None:
@@ -42,7 +47,7 @@ class LineFile:
             self._file = file
         self._owned = owned
         _in_use.add(id(self._file))
-        # At the end of its life, too: a lock that nobody holds any more would keep the next writer out.
+        # Also when it is garbage: its lock would keep the next writer out.
         self.close = weakref.finalize(self, _close, self._file, owned)
 
     def append(self, line: bytes) -> None:

@@ -1,8 +1,8 @@
 """TurnMachine: event in, actions out.
 
-Rules of this file: no clock, no loop, no I/O; time is an argument. It is the only import of transitions. What runs is
-read off the `transitions.Machine` that the rows define, because its own triggers are twenty times slower: a cell, which
-is one input in one phase, becomes one function, made from its rows.
+Rules of this file: no clock, no loop, no I/O; time is an argument. Nothing else imports transitions. The rows define a
+`transitions.Machine`. Its own triggers are twenty times slower than this engine, which is made from it: a cell, which
+is one input in one phase, becomes one function.
 """
 
 import inspect
@@ -59,7 +59,7 @@ def definition() -> transitions.Machine:
 
 @cache
 def effect(name: str) -> tuple[table.Effect, tuple[Any, ...]]:
-    """An effect's name, to its function and what it is given beyond (state, event, out)."""
+    """Returns the function of an effect, and the arguments that it takes after (state, event, out)."""
     verb, *words = name.split()
     if verb not in EFFECTS:
         raise ValueError(f"no effect {name!r}")
@@ -67,7 +67,7 @@ def effect(name: str) -> tuple[table.Effect, tuple[Any, ...]]:
     try:
         return EFFECTS[verb], tuple(kind[word] for kind, word in zip(kinds, words, strict=True))
     except (KeyError, ValueError):
-        raise ValueError(f"the effect {name!r} has not the words that it needs") from None
+        raise ValueError(f"the effect {name!r} does not have the words that its function takes") from None
 
 
 def _names(cell: str) -> list[str]:
@@ -95,7 +95,7 @@ SOURCE = "<inkturns: the cells of the table>"  # the file that a traceback names
 
 def compiled(machine: transitions.Machine) -> dict[Phase, dict[type[Event], Cell]]:
     """Every cell by its phase and its event's class. Cells with the same rows are one function."""
-    bodies: dict[str, str] = {}  # by what they say, the name of the first cell that says it
+    bodies: dict[str, str] = {}  # the function's lines, and the name of the first cell that has them
     names: dict[tuple[Phase, type[Event]], str] = {}
     for phase in Phase:
         for tag, kind in KINDS.items():
@@ -211,8 +211,8 @@ class TurnMachine:
 
     @classmethod
     def restore(cls, snapshot: Mapping[str, Any], policy: Policy, now: float | None = None) -> Self:
-        """The machine of which `snapshot` was taken, on another clock, whose time is `now`; without `now` it has no
-        times. It behaves as the first would have. Raises ValueError for anything that is not a snapshot.
+        """Makes a machine that goes on where the one of the snapshot stood, on another clock, whose time is `now`;
+        without `now` it has no times. Raises ValueError for anything that is not a snapshot.
 
         CHOICE: without `now`, a thought that waits for `think_after` begins at the next Tick."""
         machine = cls(policy)

@@ -1,7 +1,7 @@
 """Roles: what an agent is given (options, roles, hooks), and whom it tells what came of its thoughts and replies.
 
-Rules of this file: everything is checked when it is given; it starts nothing and waits for nothing; what the user's
-hook raises stops no other hook; the log and the recorder never get an error's message, which may hold the caller's
+Rules of this file: everything is checked when it is given; it starts nothing and waits for nothing; a hook that
+raises stops no other hook; the log and the recorder never get an error's message, which may hold the caller's
 words.
 """
 
@@ -147,7 +147,7 @@ class Roles(Turns):
             self._fail(turn, stray(error, "a hook"))
 
     def _fail(self, turn: Turn | None, error: Exception) -> None:
-        """To `on_failure`; without it, or where it raises itself, the call is over."""
+        """Tells `on_failure`. Where there is none, or it raises, the call is over."""
         try:
             for hook in self._on_failure:
                 hook(turn, error)
@@ -238,7 +238,7 @@ class Roles(Turns):
             return words
         if isinstance(item, str):
             return item
-        self._warn_once(f"items of type {type(item).__name__} are no words in the history; Agent(text=…) reads them")
+        self._warn_once(f"items of type {type(item).__name__} leave no words in the history; Agent(text=…) reads them")
         return ""
 
     def _warn_once(self, sentence: str) -> None:
@@ -260,7 +260,7 @@ def _kind(error: Exception | None) -> str | None:
 
 
 def stray(error: BaseException, who: str) -> RuntimeError:
-    """A cancellation that nobody asked for, as the failure that it is (F55)."""
+    """Makes a failure of a cancellation that nobody asked for (F55)."""
     failure = RuntimeError(f"{who} was cancelled, and not by its agent")
     failure.__cause__ = error
     return failure

@@ -1,7 +1,7 @@
 """Sources: whatever reads another sender's frames as events.
 
-Rules of this file: a source is somebody's own code, at work on what came over the wire, so its events are checked
-before the machine sees them.
+Rules of this file: a source is the user's code and reads what came over the wire, so its events are checked before the
+machine sees them.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,8 +9,8 @@ Rules of this file:
 - Blank text (nothing but white space) changes nothing, and every guard reads it as the turn's own text.
 
 To change what an input does, find its row by the first two columns: an update after an eager end is `UPDATE, EAGER`.
-Two effects stand in `machine.py`, since they ask the table again: `again` takes the same event in the phase that is
-reached now, `disconnect` does what Disconnected does.
+Two effects stand in `machine.py`, since they ask the table again: `again` takes the same event in the new phase,
+`disconnect` does what Disconnected does.
 CHOICE marks a comment where the code decides something that nothing else says; "law K" is in `testing/oracle.py`, F30
 in `tests/README.md`.
 """
@@ -288,8 +288,8 @@ def adopt_turn_id(s: State, e: ServerEvent, out: Out) -> None:
 
 
 def hear(s: State, e: Text, out: Out) -> None:
-    """The turn's text becomes the event's. Hear, where that changes it, and the Interrupt that the words make (law
-    K)."""
+    """The turn's text becomes the event's. Emits Hear where that changes it, and Interrupt where the words stop the
+    reply (law K)."""
     turn = s.turn
     assert turn is not None
     old, said = turn.transcript, e.transcript
@@ -308,7 +308,7 @@ def hear(s: State, e: Text, out: Out) -> None:
 
 
 def start_wait(s: State, e: Event, out: Out) -> None:
-    """`think_after` counts from the first eager end with these words since other words or a resume."""
+    """The wait counts from the first eager end with these words. Other words, or a resume, start it again."""
     text = opened(s).transcript
     if text != s.eager_text:
         s.eager_text, s.eager_at = text, s.now
@@ -319,8 +319,8 @@ def stop_waiting(s: State, e: Event, out: Out) -> None:
 
 
 def think(s: State, e: Event, out: Out) -> None:
-    """Begin a speculative thought, at once or after `think_after`, where the policy allows it, there is text, no
-    thought is live and no reply in flight (F19)."""
+    """Begins a speculative thought, at once or after `think_after`, where there is text, the policy allows it, no
+    thought is live, and no reply is in flight (F19)."""
     turn = opened(s)
     if s.thinking is not None or s.reply is not None or not turn.transcript or not may_speculate(s, e, out):
         return
@@ -331,7 +331,7 @@ def think(s: State, e: Event, out: Out) -> None:
 
 
 def cancel(s: State, e: Event, out: Out, reason: CancelReason) -> None:
-    """A thought that waits goes without a Cancel: it never began."""
+    """Emits no Cancel for a thought that still waits: it never began."""
     if s.thinking:
         out.append(Cancel(opened(s), s.thinking, reason))
     s.thinking = None
@@ -340,7 +340,7 @@ def cancel(s: State, e: Event, out: Out, reason: CancelReason) -> None:
 
 
 def resume(s: State, e: Event, out: Out) -> None:
-    """Resume, and the Interrupt that it makes (law K)."""
+    """Emits Resume, and Interrupt where that stops the reply (law K)."""
     turn = opened(s)
     s.progress = s.now  # F32
     s.eager_text, s.eager_at = "", None
@@ -355,7 +355,7 @@ def stall(s: State, e: Event, out: Out) -> None:
 
 
 def respond(s: State, e: Event, out: Out, end: EndReason) -> None:
-    """Respond with the live thought where it matches, else with one that begins now, in the same tuple."""
+    """Emits Respond with the live thought where it matches, else with one that begins now, in the same tuple."""
     if s.thinking == WAITS or (s.thinking and not policy_says(s, e, out, "match", s.thought_text, text(s, e))):
         cancel(s, e, out, CancelReason.MISMATCHED)
     if type(e) is TurnEnd:
@@ -469,14 +469,14 @@ def begins_with(text: str, beginning: str) -> bool:
 
 
 def is_echo(s: State, e: Text) -> bool:
-    """The server's own rest of a turn that the application closed: nothing that the turn does not say (F47).
+    """The server still sends a turn that the application closed, and adds nothing to its words (F47).
     CHOICE: text without a letter or digit is an echo of an EMPTY turn; there is nothing to answer in it."""
     turn = owed_turn(s, e)
     return turn is not None and (is_blank(e.transcript) or begins_with(turn.transcript, e.transcript))
 
 
 def is_late(s: State, e: Text) -> bool:
-    """It belongs to a closed turn and does not go on from it (F06, F30)."""
+    """It belongs to a closed turn and adds nothing to its words (F06, F30)."""
     turn = closed_turn(s, e)
     if turn is None or continued(s, e) is not None:
         return False
@@ -497,13 +497,13 @@ def continued(s: State, e: ServerEvent) -> Turn | None:
 
 
 def may_go_on(s: State, e: Event, out: Out, turn: Turn) -> bool:
-    """The reply in flight is heard, and the policy says that the turn's words do not stop it (F36)."""
+    """The reply in flight is audible, and the policy says that the turn's words do not stop it (F36)."""
     return s.audible and s.policy.interrupts is not None and not policy_says(s, e, out, "interrupts", turn)
 
 
 def is_backchannel(s: State, e: TurnEnd, out: Out) -> bool:
-    """The turn was said over a reply that goes on. A reply that began in the turn (a re-prompt) makes none: the turn
-    may be the answer to it."""
+    """The turn was said over a reply that goes on. Where that reply began in the turn (a re-prompt), the turn may be
+    the answer to it, and is no backchannel."""
     if s.began_in == s.number:
         return False
     return may_go_on(s, e, out, replace(opened(s), transcript=text(s, e)))

@@ -1,14 +1,15 @@
 """Tasks: pieces of user code that are ordered, started in their turn, cut, waited for and reported as stuck.
 
 Rules of this file:
-- It knows no turns. Only this file starts a task, and each job ends through one function, `Jobs._end`, also one whose
-  task was cancelled before its first step, and so ran no line.
-- Whoever is cut is deaf from that step on: `cut_at` is set, and its owner takes nothing more from it.
+- It knows no turns. Only this file starts a task. Each job ends through one function, `Jobs._end`, also where its task
+  was cancelled before its first step and ran no line.
+- A cut sets `cut_at`, and from that step on nothing more is taken from the job, or given to it.
 - A job begins once the last of its lane is gone, or has been reported as stuck; and once the job that it is to come
   after is gone, or `patience` is over, when that one is cut.
 - A cut cancels the task, and again after each `grace` (F49): asyncio delivers a cancellation once. While the job has a
   block open the cut is withheld until the block ends, or `block_timeout` is over.
-- A deadline that cannot be met arms no alarm. An idle call has no task on asyncio, and one on trio, its alarm clock.
+- An alarm is set only where something waits. An idle call has no task on asyncio, and one on trio, which is its alarm
+  clock.
 """
 
 import asyncio
@@ -70,13 +71,13 @@ class Backend(Protocol):
 
     @property
     def place(self) -> Callable[[], object]:
-        """Tells in which loop or thread this code runs; to be compared with what it told where the call was entered."""
+        """A function that tells in which loop or thread this code runs: two calls in one place give the same."""
 
     def is_cancelled(self) -> bool:
         """Whether somebody has cancelled the task that entered it since then; asked where a cancellation got out."""
 
     def start(self, name: str, job: "Job", work: Work, over: Over) -> Any:
-        """Starts a task that runs `work(job)`, with the next step of the loop, and gives what `cancel` takes.
+        """Starts a task that runs `work(job)`, with the next step of the loop, and returns what `cancel` takes.
         `over(job, raised)` is called once, in the step in which it ends: None, `cancelled` where a cancellation got
         out, or an error. One that is cancelled before its first step does not run, and its end is told all the same."""
 
@@ -506,9 +507,9 @@ class Jobs:
             self._all_gone.fire()
 
     def _judged(self, job: Job, raised: BaseException) -> Exception | None:
-        """What it has failed with: nothing, where it was cut and its cancellation got out."""
+        """The error with which it failed; None where it was cut, and the cancellation came out of it."""
         cancelled = self.backend.cancelled
-        while isinstance(raised, BaseExceptionGroup):  # of a task group: its cancellations are the loop's own
+        while isinstance(raised, BaseExceptionGroup):  # of a task group, which adds the loop's cancellations
             rest = raised.split(cancelled)[1]
             if rest is not None:
                 raised = rest

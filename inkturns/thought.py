@@ -1,7 +1,9 @@
 """Thought: one attempt at a reply; Reply: a thought that is spoken; committed(): what waits for its commit.
 
-Rules of this file: whoever is cut is deaf from that step of the loop on; whoever waits is woken by every change, and
-looks again; no scope of ours is open between two items of a stream, since the stream may hold its own open there.
+Rules of this file:
+- A thought that is cut gives nothing from that step of the loop on, and a reply that is cut gets nothing.
+- Every change wakes whoever waits, and they look again.
+- No cancel scope of ours is open between two items of a stream: the stream may have one of its own open there.
 """
 
 import inspect
@@ -216,8 +218,8 @@ class Thought(Job, Generic[Item]):
             self.changed.fire()
 
     async def _run_ahead(self, stream: AsyncIterator[Item]) -> bool:
-        """Whether the stream came to its end. One task iterates and closes it. What is raised in the wait for room is
-        the stream's own, a timeout around its `yield` say, and is thrown in there."""
+        """Whether the stream came to its end. One task iterates and closes it. An error that is raised in the wait for
+        room belongs to the stream (a timeout around its `yield`, say), and is thrown in there."""
         thrown: BaseException | None = None
         throw = getattr(stream, "athrow", None)
         try:
@@ -265,6 +267,8 @@ def check_value(value: object) -> None:
         raise TypeError(f"a reply must not be a coroutine, got {value!r}; await it inside")
     if inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value):
         raise TypeError(f"a reply must not be an async function, got {value!r}; call it")
+    if inspect.isroutine(value):
+        raise TypeError(f"a reply must not be a function, got {value!r}; call it")
 
 
 class Reply(Job):
@@ -333,7 +337,7 @@ class Reply(Job):
             self._history.commit(self.spoken)
 
     def closes_source(self) -> None:
-        """A coroutine warns where it is never awaited; one that has ended does not mind."""
+        """Closes a coroutine, which warns where it is never awaited. Closing one that has ended does nothing."""
         if inspect.iscoroutine(self.source):
             self.source.close()
 
@@ -414,7 +418,7 @@ class Gate:
         while thought.committed_at is None and thought.cut_at is None and thought.reason is None:
             await thought.changed.wait()
         if thought.cut_at is not None or thought.reason is not None:
-            await checkpoint()  # raises in the thought that is cut, unless this is somebody else's task
+            await checkpoint()  # raises in the thought that is cut, unless this is another task
             raise RuntimeError("the thought is cancelled")
 
     def is_open_for(self, thought: Thought[Any]) -> bool:

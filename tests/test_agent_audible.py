@@ -214,7 +214,7 @@ async def test_an_items_words_are_read_or_its_kind_is_said_once(
     async with agent:
         call.turn("hello")
     said = [record.getMessage() for record in caplog.records]
-    assert said == ([] if reads else ["items of type tuple are no words in the history; Agent(text=…) reads them"])
+    assert said == ([] if reads else ["items of type tuple leave no words in the history; Agent(text=…) reads them"])
     assert [message["content"] for message in agent.history.messages()][1:] == (["a secret of two"] if reads else [])
 
 

@@ -91,6 +91,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "generator": (lambda: (item for item in "abc"), "must not be a generator, got .*; write `async def`"),
     "coroutine function": (lambda: a_coroutine, "must not be an async function, got .*; call it"),
     "stream function": (lambda: a_stream, "must not be an async function, got .*; call it"),
+    "function": (lambda: len, "must not be a function, got .*; call it"),
+    "method": (lambda: "never".upper, "must not be a function, got .*; call it"),
 }
 
 

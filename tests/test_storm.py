@@ -87,14 +87,14 @@ def test_the_storm_leaves_nothing_out() -> None:
 # -- who breaks a law is found out
 
 
-class SpeaksTheVoid(Agent):
+class SpeaksTheCancelled(Agent):
     """Law 1, F18: what was made before the user went on is spoken with the rest."""
 
     stale: Thought[Any] | None = None
 
-    def _voided(self, action: Cancel) -> None:
+    def _thought_cancelled(self, action: Cancel) -> None:
         self.stale = self._live
-        super()._voided(action)
+        super()._thought_cancelled(action)
 
     def _committed(self, action: Respond) -> None:
         if self.stale is not None and self._live is not None:
@@ -312,7 +312,7 @@ class ListensBeside(Agent):
 
 
 BROKEN: list[tuple[int, Callable[[World], Agent]]] = [
-    (1, of(SpeaksTheVoid)),
+    (1, of(SpeaksTheCancelled)),
     (1, of(AnswersEarly)),
     (2, matches_anything),
     (2, mixes_up),
