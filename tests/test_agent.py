@@ -65,7 +65,7 @@ def test_seconds_are_finite(option: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
-def test_max_ahead_is_a_whole_number_from_one(value: Any, error: type[Exception]) -> None:
+def test_buffer_size_is_a_whole_number_from_one(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="Agent: buffer_size "):
         Agent(buffer_size=value)
 

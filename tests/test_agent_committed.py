@@ -38,7 +38,7 @@ async def test_committed_waits_for_the_end_of_the_turn(call: "Call") -> None:
     assert sorted(call.seen) == [(0.0, "asked"), (1.0, "and once more"), (1.0, "booked"), (1.0, "booked")]
 
 
-async def test_what_waits_for_the_commit_of_a_void_thought_never_goes_on(call: "Call") -> None:
+async def test_what_waits_for_the_commit_of_a_cancelled_thought_never_goes_on(call: "Call") -> None:
     agent = call.speaks()
 
     @agent.think
@@ -105,7 +105,7 @@ async def test_the_gate_fails_closed_where_cancellation_does_not_reach(call: "Ca
         if not whole:
             await committed()
         async with committed():
-            pytest.fail("a void thought got through")
+            pytest.fail("a cancelled thought got through")
 
     async def run(tasks: TaskGroup) -> None:
         @agent.think
@@ -179,7 +179,7 @@ async def test_a_block_that_was_entered_ahead_is_whole_too(call: "Call") -> None
     assert call.seen == [(3.1, "whole")]
 
 
-async def test_a_block_has_until_the_effect_timeout(call: "Call") -> None:
+async def test_a_block_has_until_the_block_timeout(call: "Call") -> None:
     agent = call.speaks(committed_block_timeout=2)
 
     @agent.think
@@ -203,7 +203,7 @@ async def test_a_block_has_until_the_effect_timeout(call: "Call") -> None:
     assert call.reports == []
 
 
-async def test_a_block_that_will_not_end_is_reported_after_the_effect_timeout_and_grace(call: "Call") -> None:
+async def test_a_block_that_will_not_end_is_reported_after_the_block_timeout_and_grace(call: "Call") -> None:
     agent = call.speaks(committed_block_timeout=2, grace=0.5)
 
     @agent.think

@@ -375,7 +375,7 @@ async def test_f28_the_user_speaks_before_the_reply_is_scheduled(call: "Call") -
 
 
 async def test_f31_an_answer_after_a_tool_call_is_spoken_once(call: "Call") -> None:
-    """Several inferences in a turn are one thought; those of void ones are not heard, those of the adopted one all."""
+    """Several inferences in a turn are one thought. Nothing of a cancelled one is heard, and all of the adopted one."""
     agent = call.speaks()
 
     @agent.think

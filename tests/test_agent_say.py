@@ -446,7 +446,7 @@ async def test_a_recording_says_how_far_a_reply_was_heard_when_the_call_was_stop
     assert call.said == [*text]
 
 
-async def test_a_masked_recording_masks_what_was_heard(call: "Call") -> None:
+async def test_a_redacted_recording_redacts_what_was_heard(call: "Call") -> None:
     file = io.BytesIO()
     agent = call.speaks(recorder=Recorder(file, redact=True))
     agent.think(lambda turn: "Quite so, 5")

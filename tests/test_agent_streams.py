@@ -54,7 +54,9 @@ def counted(call: "Call", made: list[int]) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("buffer_size", [1, 3])
-async def test_a_stream_runs_ahead_by_max_ahead_before_and_after_the_commit(call: "Call", buffer_size: int) -> None:
+async def test_a_stream_runs_ahead_by_the_buffer_size_before_and_after_the_commit(
+    call: "Call", buffer_size: int
+) -> None:
     agent, made = call.agent(buffer_size=buffer_size), list[int]()
     ahead = []
     agent.think(lambda turn: counted(call, made))

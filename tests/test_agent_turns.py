@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # -- at most one thinks, at most one responds; cancelling is immediate
 
 
-async def test_what_is_void_is_cancelled_at_once_and_the_next_begins_when_it_is_gone(call: "Call") -> None:
+async def test_what_is_cancelled_is_cut_at_once_and_the_next_begins_when_it_is_gone(call: "Call") -> None:
     agent = call.speaks(grace=1)
     thinking = 0
 
@@ -56,7 +56,7 @@ async def test_what_is_void_is_cancelled_at_once_and_the_next_begins_when_it_is_
 
 
 @pytest.mark.parametrize("step", range(10))
-async def test_what_is_void_in_the_step_in_which_it_would_begin_never_begins(call: "Call", step: int) -> None:
+async def test_what_is_cancelled_in_the_step_in_which_it_would_begin_never_begins(call: "Call", step: int) -> None:
     agent = call.speaks(grace=5)
     leave = anyio.Event()
 
@@ -342,7 +342,7 @@ async def test_every_thought_is_settled_with_what_became_of_it(call: "Call") -> 
     async with agent:
         call.guess("one")
         await anyio.sleep(1)
-        call.resume()  # void, after it was finished
+        call.resume()  # which cancels it, after it was finished
         call.eager("one fail")
         await anyio.sleep(1)  # failed
         call.resume()
@@ -368,7 +368,7 @@ async def test_every_thought_is_settled_with_what_became_of_it(call: "Call") -> 
     assert list(map(str, failures)) == ["so be it"]
 
 
-async def test_a_thought_that_was_void_before_it_ended_badly_is_void_alone(call: "Call") -> None:
+async def test_a_thought_that_was_cancelled_before_it_failed_is_cancelled_alone(call: "Call") -> None:
     agent = call.speaks()
 
     @agent.think

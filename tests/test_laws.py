@@ -117,16 +117,16 @@ def test_a_match_that_raises_counts_as_false_and_is_reported(session: Session) -
     trace = run(TurnMachine(policy), [(e, now) for e, now in session if not isinstance(e, UsePolicy)])
     check(trace)
     for _, actions in trace:
-        void = any(isinstance(a, Cancel) and a.reason is CancelReason.MISMATCHED for a in actions)
-        assert not void or any(isinstance(a, Report) and a.kind is ReportKind.POLICY_ERROR for a in actions)
+        cancelled = any(isinstance(a, Cancel) and a.reason is CancelReason.MISMATCHED for a in actions)
+        assert not cancelled or any(isinstance(a, Report) and a.kind is ReportKind.POLICY_ERROR for a in actions)
 
 
 @given(hostile_sessions(), policies())
 def test_no_report_repeats_the_callers_words(session: Session, policy: Policy) -> None:
     secret = "shibboleth"
-    masked = [(e, now) for e, now in session if not isinstance(e, TurnUpdate)]
+    rest = [(e, now) for e, now in session if not isinstance(e, TurnUpdate)]
     said = [TurnUpdate(transcript=secret), TurnUpdate(transcript=secret, turn_id="1")]
-    trace = run(TurnMachine(policy), [(said[0], None), *masked, (said[1], None)])
+    trace = run(TurnMachine(policy), [(said[0], None), *rest, (said[1], None)])
     assert not [a for _, actions in trace for a in actions if isinstance(a, Report) and secret in a.detail]
 
 
@@ -261,7 +261,7 @@ def met(
 
 def test_lawful_sessions_go_everywhere(full: bool) -> None:
     """What the promises leave open happens, in the sessions drawn above: rounds of eager_end and resume, barge-ins,
-    backchannels, lost turns, thoughts adopted and void for each reason that lawful traffic has."""
+    backchannels, lost turns, thoughts adopted and cancelled for each reason that lawful traffic has."""
     expected = {
         *("Listen", "Hear", "Think", "Think ahead", "Resume", "Respond", "Interrupt"),
         *("Respond SERVER", "Respond LOST", "Respond FORCED", "Respond ahead"),

@@ -95,7 +95,7 @@ def test_a_replay_gives_the_same_actions_byte_for_byte(
 
 
 @given(mixed, policies())
-def test_a_masked_recording_has_the_same_actions_with_the_words_masked(
+def test_a_redacted_recording_has_the_same_actions_with_the_words_redacted(
     session: list[tuple[object, float | None]], policy: Policy
 ) -> None:
     live: list[tuple[Any, ...]] = []
@@ -113,14 +113,14 @@ def test_a_masked_recording_has_the_same_actions_with_the_words_masked(
     assert [[action["type"] for action in actions] for actions in out] == [
         [type(action).__name__ for action in actions] for actions in live
     ]
-    for masked, actions in zip(out, live, strict=True):
-        for values, action in zip(masked, actions, strict=True):
+    for redacted, actions in zip(out, live, strict=True):
+        for values, action in zip(redacted, actions, strict=True):
             if isinstance(action, Hear):
                 assert values["turn"]["transcript"] == redact(action.turn.transcript)
                 assert values["delta"] == (None if action.delta is None else redact(action.delta))
 
 
-def test_a_real_session_masked_replays_alike_and_says_nothing() -> None:
+def test_a_real_session_redacted_replays_alike_and_says_nothing() -> None:
     items: list[tuple[object, float | None]] = [
         (line, n / 8) for n, line in enumerate(COMPLETE.read_text().splitlines())
     ]
@@ -133,7 +133,7 @@ def test_a_real_session_masked_replays_alike_and_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "masked"),
+    ("frame", "redacted"),
     [
         ({"type": "turn.update", "turn_id": "a", "transcript": "Né 4u", "request_id": "r"}, {"transcript": "xx 0x"}),
         ({"type": "turn.update", "words": [{"word": "no", "p": 0.5}]}, {"words": [{"word": "xx", "p": 0.5}]}),
@@ -147,16 +147,16 @@ def test_a_real_session_masked_replays_alike_and_says_nothing() -> None:
         ),
     ],
 )
-def test_a_mask_leaves_ids_types_and_order(frame: dict[str, Any], masked: dict[str, Any]) -> None:
+def test_redacting_leaves_ids_types_and_order(frame: dict[str, Any], redacted: dict[str, Any]) -> None:
     (_, line) = lines(recorded([(json.dumps(frame), None)], redact=True))
-    assert json.loads(line["frame"]) == frame | masked
+    assert json.loads(line["frame"]) == frame | redacted
     assert list(json.loads(line["frame"])) == list(frame)
     (one,) = replay([json.dumps(line)])
     assert one.differs is None
 
 
 @pytest.mark.parametrize("more", ['"n":1e999', '"turn_id":1.50', '"deep":' + "[" * 900 + "]" * 900])
-def test_a_frame_whose_masked_form_would_be_another_is_written_as_its_event(more: str) -> None:
+def test_a_frame_whose_redacted_form_would_be_another_is_written_as_its_event(more: str) -> None:
     data = recorded([(f'{{"type":"turn.end","transcript":"oh",{more}}}', None)], redact=True)
     line = lines(data)[1]
     assert "oh" not in json.dumps(line)
@@ -164,11 +164,11 @@ def test_a_frame_whose_masked_form_would_be_another_is_written_as_its_event(more
     assert not [one for one in replay(data.splitlines()) if one.differs]
 
 
-def test_a_mask_keeps_lengths_spaces_and_punctuation() -> None:
+def test_redacting_keeps_lengths_spaces_and_punctuation() -> None:
     text = "Ünï 42¾, का—no.\n\u00a0😀 \ue000\U000e1234\ud800"
-    masked = redact(text)
-    assert masked == "xxx 000, xx—xx.\n\u00a0😀 xxx"
-    assert len(masked) == len(text)
+    redacted = redact(text)
+    assert redacted == "xxx 000, xx—xx.\n\u00a0😀 xxx"
+    assert len(redacted) == len(text)
 
 
 def test_each_input_is_written_by_what_it_is() -> None:
@@ -642,7 +642,7 @@ def test_the_module_says_what_it_has() -> None:
     assert {name for name in recording.__all__ if not hasattr(recording, name)} == set()
 
 
-def test_a_note_is_passed_over_by_a_replay_and_masked_like_the_rest() -> None:
+def test_a_note_is_passed_over_by_a_replay_and_redacted_like_the_rest() -> None:
     files = io.BytesIO(), io.BytesIO()
     for file, text in zip(files, (True, False), strict=True):
         recorder = Recorder(file, redact=not text)

@@ -68,7 +68,7 @@ def answers(actions: Iterable[Action]) -> list[tuple[int, str]]:
     return [(respond.turn.number, respond.turn.transcript) for respond in of(Respond, actions)]
 
 
-def voided(actions: Iterable[Action]) -> list[tuple[int, int, CancelReason]]:
+def cancelled(actions: Iterable[Action]) -> list[tuple[int, int, CancelReason]]:
     return [(cancel.turn.number, cancel.thought, cancel.reason) for cancel in of(Cancel, actions)]
 
 
@@ -81,14 +81,14 @@ def live(actions: Iterable[Action]) -> set[tuple[int, int]]:
 def test_f01_a_second_eager_end_first_cancels_the_thought_of_the_first() -> None:
     actions = run(start(), eager("hello"), eager("hello world"), end("hello world"))
     assert [type(a) for a in actions] == [Listen, Hear, Think, Cancel, Hear, Think, Respond]
-    assert voided(actions) == [(1, 1, CancelReason.SUPERSEDED)]
+    assert cancelled(actions) == [(1, 1, CancelReason.SUPERSEDED)]
     [respond] = of(Respond, actions)
     assert (respond.thought, respond.turn.transcript) == (2, "hello world")
 
 
 def test_f03_a_thought_that_failed_is_not_committed_and_the_end_thinks_afresh() -> None:
     actions = run(start(), eager("hello"), ThoughtFailed(1, 1), end("hello"))
-    assert voided(actions) == [(1, 1, CancelReason.FAILED)]
+    assert cancelled(actions) == [(1, 1, CancelReason.FAILED)]
     *_, think, respond = actions
     assert isinstance(think, Think)
     assert isinstance(respond, Respond)
@@ -232,7 +232,7 @@ def test_f14_a_watchdog_that_closes_a_turn_settles_its_thought_and_makes_no_seco
 
 def test_f15_nothing_eager_survives_into_the_next_turn() -> None:
     actions = run(start("1"), eager("hello", "1"), start("2"), end("hello", "2"))
-    assert voided(actions) == [(1, 1, CancelReason.SUPERSEDED)]
+    assert cancelled(actions) == [(1, 1, CancelReason.SUPERSEDED)]
     *_, think, respond = actions
     assert isinstance(think, Think)
     assert isinstance(respond, Respond)
@@ -296,38 +296,38 @@ def test_f19_while_a_reply_is_in_flight_nothing_is_thought_ahead() -> None:
 
 def test_f20_a_changed_context_withdraws_the_thought_and_the_waste_is_seen() -> None:
     actions = run(start(), eager("hello"), ContextChanged(), end("hello"))
-    assert voided(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
+    assert cancelled(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
     [respond] = of(Respond, actions)
     assert respond.thought == 2
     assert respond.turn.latest_thought == 2  # both were paid for
     actions = run(start(), eager("hello"), resume(), ContextChanged(), end("hello"), after_resume=AfterResume.KEEP)
-    assert voided(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
+    assert cancelled(actions) == [(1, 1, CancelReason.CONTEXT_CHANGED)]
     assert of(Respond, actions)[0].thought == 2
 
 
 @pytest.mark.parametrize("final", ["Hello, you.", "hello  you", "HELLO YOU!", "hello you"])
 def test_f21_a_comma_does_not_throw_the_thought_away(final: str) -> None:
     actions = run(start(), eager("hello you"), end(final))
-    assert not voided(actions)
+    assert not cancelled(actions)
     [respond] = of(Respond, actions)
     assert (respond.thought, respond.turn.transcript) == (1, final)
 
 
 def test_f21_match_is_the_users_to_replace() -> None:
-    assert voided(run(start(), eager("hello you"), end("Hello, you."), match=same_text))
-    assert not voided(run(start(), eager("hello you"), end("goodbye"), match=lambda eager, final: True))
+    assert cancelled(run(start(), eager("hello you"), end("Hello, you."), match=same_text))
+    assert not cancelled(run(start(), eager("hello you"), end("goodbye"), match=lambda eager, final: True))
 
 
 @pytest.mark.parametrize("final", ["-5", "5", "का", "की"])
 def test_f21_but_another_word_or_number_does(final: str) -> None:
     said = {"-5": "5", "5": "-5", "का": "की", "की": "का"}[final]
-    assert voided(run(start(), eager(said), end(final))) == [(1, 1, CancelReason.MISMATCHED)]
+    assert cancelled(run(start(), eager(said), end(final))) == [(1, 1, CancelReason.MISMATCHED)]
 
 
 def test_f22_each_end_commits_one_turn_with_its_final_text_whatever_was_thought_before() -> None:
     actions = run(start(), eager("a"), resume(), eager("a b"), eager("a b c"), end("a b c d"), start(), end("e"))
     assert answers(actions) == [(1, "a b c d"), (2, "e")]
-    assert len(voided(actions)) == 3
+    assert len(cancelled(actions)) == 3
     assert not live(actions)
 
 
@@ -426,7 +426,7 @@ def test_f34_a_new_connection_closes_the_open_turn_and_an_update_with_no_turn_op
 def test_f35_answer_now_adopts_the_thought_or_thinks_afresh() -> None:
     actions = run(start(), eager("hello"), EndNow())
     assert [(a.thought, a.turn.end) for a in of(Respond, actions)] == [(1, EndReason.FORCED)]
-    assert not voided(actions)
+    assert not cancelled(actions)
     actions = run(start(), eager("hello"), resume(), EndNow())
     assert [a.thought for a in of(Respond, actions)] == [2]
     actions = run(start(), update("hello"), EndNow())
