@@ -310,7 +310,7 @@ def hear(s: State, e: Text, out: Out) -> None:
 def start_wait(s: State, e: Event, out: Out) -> None:
     """The wait counts from the first eager end with these words. Other words, or a resume, start it again."""
     text = opened(s).transcript
-    if text != s.eager_text:
+    if s.eager_at is None or text != s.eager_text:  # the words of an eager end may be blank
         s.eager_text, s.eager_at = text, s.now
 
 

@@ -1008,6 +1008,15 @@ def test_words_that_come_back_after_other_words_wait_anew() -> None:
     assert machine.deadline == 1.5
 
 
+def test_the_wait_counts_from_an_eager_end_without_words_too() -> None:
+    """The words come later, and the reply in flight ends after them."""
+    given: Given = [*HEARD, (start(), 0.0), ReplyStarted(0), (eager(""), 0.0), (update("go"), 0.25)]
+    machine = after(given, Policy(think_after=1.0, interrupts=min_words(2)))
+    assert told(machine.receive(ReplyDone(), 0.5)) == ""
+    assert machine.deadline == 1
+    assert told(machine.receive(Tick(), 1.0)) == "think 2.1 'go'"
+
+
 # -- snapshots
 
 
