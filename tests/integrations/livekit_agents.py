@@ -25,8 +25,6 @@ from inkturns.adapters.livekit import guarded
 from inkturns.testing import virtual_time
 from inkturns.testing.emulator import InkEmulator, Script
 
-from .test_livekit import Mind, Silence
-
 RATE = 16000
 SPEAKS = 2.0  # seconds a reply
 AGREED: dict[str, Any] = {  # what `guarded` asks of a session
@@ -67,6 +65,37 @@ class _Hearing(stt.RecognizeStream):
             self._event_ch.send_nowait(event)
         async for _ in self._input_ch:
             pass
+
+
+class Mind(llm.LLM[Any]):
+    """It answers what it is asked with the same words, and remembers when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[float, str | None]] = []
+
+    def chat(self, *, chat_ctx: llm.ChatContext, tools: Any = None, **options: Any) -> llm.LLMStream:
+        words = cast(llm.ChatMessage, chat_ctx.items[-1]).text_content
+        self.asked.append((round(asyncio.get_running_loop().time(), 3), words))
+        return Thinking(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=DEFAULT_API_CONNECT_OPTIONS)
+
+
+class Thinking(llm.LLMStream):
+    async def _run(self) -> None:
+        await asyncio.sleep(0.1)
+        words = cast(llm.ChatMessage, self._chat_ctx.items[-1]).text_content
+        self._event_ch.send_nowait(
+            llm.ChatChunk(id="1", delta=llm.ChoiceDelta(role="assistant", content=f"You say: {words}"))
+        )
+
+
+class Silence(AudioInput):
+    def __init__(self) -> None:
+        super().__init__(label="silence")
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        await asyncio.get_running_loop().create_future()
+        raise StopAsyncIteration
 
 
 class Speaker(AudioOutput):

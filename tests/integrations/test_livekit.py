@@ -23,7 +23,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit import rtc
 from livekit.agents import (
-    DEFAULT_API_CONNECT_OPTIONS,
     Agent,
     AgentSession,
     APIConnectionError,
@@ -31,13 +30,10 @@ from livekit.agents import (
     APIStatusError,
     LanguageCode,
     ModelSettings,
-    NotGivenOr,
-    llm,
     stt,
 )
 from livekit.agents.stt import SpeechEvent, SpeechEventType
-from livekit.agents.types import NOT_GIVEN, TimedString
-from livekit.agents.voice.io import AudioInput
+from livekit.agents.types import TimedString
 from livekit.plugins import cartesia, deepgram
 from livekit.plugins.cartesia._recognize_streams.auto_finalize_recognize_stream import AutoFinalizeRecognizeStream
 from livekit.plugins.deepgram.stt_v2 import SpeechStreamv2
@@ -61,6 +57,8 @@ from inkturns.events import (
 from inkturns.testing import virtual_time
 from inkturns.testing.oracle import Oracle
 from inkturns.testing.strategies import Session, frames, lawful_sessions, policies
+
+from .livekit_agents import Ear, Mind, Said, Silence
 
 RECORDED = (Path(__file__).parents[1] / "sessions/ink2-complete-turn.jsonl").read_text().splitlines()
 CONNECTION = "2ff8af53-4d38-479d-8287-58940f01c701"
@@ -591,7 +589,7 @@ def test_a_recognizers_error_is_the_servers() -> None:
     turns.on_report(reports.append)
 
     async def call() -> None:
-        ear = Failing([])
+        ear = Failing()
         ear.on("error", turns.feed)
         async with ear.stream() as stream:
             await anext(stream)
@@ -611,66 +609,7 @@ def test_a_recognizers_error_is_the_servers() -> None:
 # -- a node, watched
 
 
-class Ear(stt.STT[Any]):
-    """It hears what it is told to, each after so many seconds."""
-
-    def __init__(self, said: list[tuple[float, SpeechEvent]]) -> None:
-        super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
-        self.said = said
-
-    async def _recognize_impl(self, *_: Any, **__: Any) -> SpeechEvent:
-        raise NotImplementedError
-
-    def stream(
-        self,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
-    ) -> stt.RecognizeStream:
-        return Hearing(stt=self, conn_options=conn_options)
-
-
-class Hearing(stt.RecognizeStream):
-    async def _run(self) -> None:
-        for gap, event in cast(Ear, self._stt).said:
-            await asyncio.sleep(gap)
-            self._event_ch.send_nowait(event)
-        async for _ in self._input_ch:
-            pass
-
-
-class Mind(llm.LLM[Any]):
-    """It answers what it is asked with the same words, and remembers when it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[float, str | None]] = []
-
-    def chat(self, *, chat_ctx: llm.ChatContext, tools: Any = None, **options: Any) -> llm.LLMStream:
-        words = cast(llm.ChatMessage, chat_ctx.items[-1]).text_content
-        self.asked.append((round(asyncio.get_running_loop().time(), 3), words))
-        return Thinking(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=DEFAULT_API_CONNECT_OPTIONS)
-
-
-class Thinking(llm.LLMStream):
-    async def _run(self) -> None:
-        await asyncio.sleep(0.1)
-        words = cast(llm.ChatMessage, self._chat_ctx.items[-1]).text_content
-        self._event_ch.send_nowait(
-            llm.ChatChunk(id="1", delta=llm.ChoiceDelta(role="assistant", content=f"You say: {words}"))
-        )
-
-
-class Silence(AudioInput):
-    def __init__(self) -> None:
-        super().__init__(label="silence")
-
-    async def __anext__(self) -> rtc.AudioFrame:
-        await asyncio.get_running_loop().create_future()
-        raise StopAsyncIteration
-
-
-TURN = [
+TURN: Said = [
     *((0.1, speech(START)), (0.1, speech(INTERIM, "book a")), (0.3, speech(PREFLIGHT, "book a"))),
     *((0.2, speech(INTERIM, "book a")), (0.2, speech(INTERIM, "book a table"))),
     *((0.4, speech(PREFLIGHT, "book a table")), (0.2, speech(FINAL, "book a table")), (0.0, speech(END))),

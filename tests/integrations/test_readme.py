@@ -15,7 +15,8 @@ from inkturns.adapters.pipecat import TurnGuard, TurnWatch
 from inkturns.replay import replay
 from inkturns.testing import virtual_time
 
-from .test_livekit import TURN, Ear, Mind, Silence, session_with
+from .livekit_agents import Ear, Mind, Silence
+from .test_livekit import TURN, session_with
 
 README = (Path(__file__).parent.parent.parent / "inkturns/adapters/README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
