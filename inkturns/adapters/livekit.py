@@ -272,7 +272,7 @@ async def _handed_on(
     except Exception as error:
         _raise_as_api_error(error)
     reader = Reader(items)
-    leave = guard.begin(turns, session)
+    leave = guard.begin(turns, session, reader)
     try:
         while True:
             try:
@@ -294,10 +294,9 @@ async def _handed_on(
                 if event is not STEPS:
                     yield event
                 else:
-                    for _ in range(5):  # two are enough for LiveKit 1.8
-                        await asyncio.sleep(0)
+                    await guard.step()
         is_over = True
-        for event in guard.end(turns):
+        for event in guard.end(turns, reader, is_heard=True):
             yield event
         if failure is not None:
             _raise_as_api_error(failure)
@@ -306,14 +305,19 @@ async def _handed_on(
         if not is_over:  # closed or cancelled: LiveKit hears no more
             try:
                 for item in await reader.close():
-                    guard.take(turns, item)
+                    if guard.node is reader:
+                        guard.take(turns, item)
             finally:
-                guard.end(turns)
+                guard.end(turns, reader, is_heard=False)
 
 
 async def _as_api_errors(node: Awaitable[object]) -> object:
     try:
         return await node
+    except asyncio.CancelledError as failure:
+        if is_cancelled():
+            raise
+        _raise_as_api_error(failure)
     except Exception as failure:
         _raise_as_api_error(failure)
 

@@ -59,6 +59,7 @@ class Guard:
     source: Source
     recorder: "Recorder | None"
     session: Session = attrs.field(default=None, init=False)
+    node: Reader | None = attrs.field(default=None, init=False)  # the one that began last; None once it has ended
     may_wait: bool = attrs.field(default=False, init=False)  # LiveKit may have to hear something before the next item
     now: Callable[[], float] = attrs.field(default=float, init=False)
     _out: list[Speech] = attrs.field(factory=list, init=False)  # events for LiveKit
@@ -71,9 +72,11 @@ class Guard:
     _begun_on: str | None = attrs.field(default=None, init=False)  # the words on which LiveKit generates
     _void: bool = attrs.field(default=False, init=False)  # that generation was cancelled
     _is_plain: bool = attrs.field(default=False, init=False)  # a Hear alone is an interim, and nothing else
+    _policy: Policy | None = attrs.field(default=None, init=False)  # with which that was found
     _preflight: str = attrs.field(default="", init=False)  # the last PREFLIGHT_TRANSCRIPT since the last final text
     _ended_alone: bool = attrs.field(default=False, init=False)  # the last END_OF_SPEECH had no final text
     _owes_end: bool = attrs.field(default=False, init=False)  # the node's END_OF_SPEECH is still to come
+    _is_behind: bool = attrs.field(default=False, init=False)  # in this step comes what the node said meanwhile
     _speaks: int | None = attrs.field(default=None, init=False)  # the reply that LiveKit speaks
     _speeches: list[Speech] = attrs.field(factory=list, init=False)  # LiveKit's handles that may not be done
     _woken: asyncio.Future[None] | None = attrs.field(default=None, init=False)
@@ -109,7 +112,7 @@ class Guard:
         if not self._owes_end:
             self._out.append(self._silent(END))
         if self._ended_alone and text != self._preflight:
-            self._note(turn, "LiveKit generates at this final text by a rule of its own, not by the Policy")
+            self._note(turn, "LiveKit generates at this final text by its own rule, not by the Policy")
         self._begun_on, self._preflight = None, ""
         self._void = self._think = self._ended_alone = False
         if self._woken is not None:
@@ -127,7 +130,8 @@ class Guard:
     def _start(self, turn: Turn) -> None:
         self._end_owed()
         is_sent = self._item is not None and self._item.type == START
-        if (self._out or not is_sent) and self._told and not self._ended_alone:  # an answered turn may have just ended
+        may_be_joined = bool(self._out) or not is_sent or self._is_behind
+        if may_be_joined and self._told and not self._ended_alone:  # an answered turn may have just ended
             self._out.append(STEPS)
         self._told, self._text = turn.number, ""
         self._out.append(self._silent(START))
@@ -215,10 +219,13 @@ class Guard:
 
     # -- from the node and the session
 
-    def begin(self, turns: Turns, session: Session) -> Callable[[], None]:
-        """A node begins. Returns what its end calls."""
+    def begin(self, turns: Turns, session: Session, node: Reader) -> Callable[[], None]:
+        """A node begins. Returns what its end calls. `clear_user_turn` has the next begin before the last is closed."""
         from livekit.agents.stt import SpeechEvent
 
+        if self.node is not None:
+            self.end(turns, self.node, is_heard=False)
+        self.node = node
         self._event = SpeechEvent
         self.session = session
         self.now = turns.clock or asyncio.get_running_loop().time
@@ -232,19 +239,19 @@ class Guard:
         def on_state(event: Speech) -> None:
             self._tell_reply(turns, event.new_state)
 
+        def on_speech(event: Speech) -> None:
+            self._speeches = [speech for speech in self._speeches if not speech.done()]
+            self._speeches.append(event.speech_handle)
+
         session.on("agent_state_changed", on_state)
-        session.on("speech_created", self._on_speech)
+        session.on("speech_created", on_speech)
         self._tell_reply(turns, session.agent_state)
 
         def end() -> None:
             session.off("agent_state_changed", on_state)
-            session.off("speech_created", self._on_speech)
+            session.off("speech_created", on_speech)
 
         return end
-
-    def _on_speech(self, event: Speech) -> None:
-        self._speeches = [speech for speech in self._speeches if not speech.done()]
-        self._speeches.append(event.speech_handle)
 
     def _tell_reply(self, turns: Turns, state: str) -> None:
         """The agent speaks, or has ended: a ReplyStarted and a ReplyDone with the same number (F42)."""
@@ -281,6 +288,7 @@ class Guard:
                 else:
                     if (
                         (len(actions) == 1 and self._is_plain and type(event) is TurnUpdate and is_known)
+                        and turns.machine.policy is self._policy
                         and type(action := actions[0]) is Hear
                         and action.turn.number == self._told
                     ):  # as most are
@@ -296,6 +304,7 @@ class Guard:
         if self._void:
             self._interrupt()
         is_timed = _is_timed(policy)
+        self._policy = policy
         self._is_plain = not (self._void or is_timed or policy.interrupts is not None)
         self.may_wait = held or (is_timed and machine.deadline is not None)
         self._item = None
@@ -303,6 +312,16 @@ class Guard:
         if goes_on:
             out.append(item)
         return out
+
+    async def step(self) -> None:
+        """Lets LiveKit take up the turn that has ended. Several turns may follow then in one step."""
+        for _ in range(5):  # two are enough for LiveKit 1.8
+            await asyncio.sleep(0)
+        self._is_behind = True
+        asyncio.get_running_loop().call_soon(self._has_caught_up)
+
+    def _has_caught_up(self) -> None:
+        self._is_behind = False
 
     def feed(self, turns: Turns, item: object) -> None:
         """CHOICE: what a hook raises is logged, and not raised: it would end the agent's hearing for good."""
@@ -341,11 +360,19 @@ class Guard:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    def end(self, turns: Turns) -> list[Speech]:
-        """The node is over; the open turn is handed over."""
+    def end(self, turns: Turns, node: Reader, *, is_heard: bool) -> list[Speech]:
+        """This node is over; the open turn is handed over. `is_heard`: LiveKit hears of it; else it keeps what it
+        generates, which is dropped in the next turn. Nothing, where another node has begun: the turn is that one's."""
+        if node is not self.node:
+            return []
+        self.node = None
+        begun_on, ended_alone = self._begun_on, self._ended_alone
         self._end_owed()
         self.feed(turns, Disconnected("the stt_node is over"))
-        return self.take(turns, NOTHING)
+        out = self.take(turns, NOTHING)
+        if not is_heard:
+            self._begun_on, self._void, self._ended_alone = begun_on, begun_on is not None, ended_alone
+        return out
 
 
 def _is_timed(policy: Policy) -> bool:

@@ -65,13 +65,16 @@ class Reader:
                     break
                 self._fail(error)
                 return
-            except Exception as error:
+            except BaseException as error:
                 self._fail(error)
                 return
         await self._close()
 
     def _fail(self, error: BaseException) -> None:
+        """Whatever it is: who waits for the item would wait for ever."""
         assert self.ahead is not None
+        if isinstance(error, StopIteration):  # the only one that no future takes
+            error = RuntimeError("the stt_node raised StopIteration")
         self.ahead.set_exception(error)
 
     async def _close(self) -> None:

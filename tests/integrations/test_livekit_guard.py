@@ -14,6 +14,7 @@ from weakref import ref
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from livekit import rtc
 from livekit.agents import AgentSession, APIConnectionError, APIStatusError, LanguageCode, stt
 from livekit.agents.stt import SpeechEvent
 
@@ -248,6 +249,18 @@ def test_a_turn_that_stalls_is_ended(clock: Callable[[], float] | None) -> None:
     assert out[2:] == [(1.5, "final go"), (1.5, "end")]  # the rest is an echo
 
 
+def test_a_policy_that_the_application_sets_in_mid_turn_counts_from_the_next_event() -> None:
+    turns = Turns()
+    ends = UsePolicy(Policy(stall_timeout=1.0, after_stall=AfterStall.END))
+    said: list[Item] = [speech(START), speech(INTERIM, "a"), lambda: turns.feed(ends), speech(INTERIM, "a b"), 3.0]
+    assert through(said, turns)[0][2:] == [(0.0, "interim a b"), (1.0, "final a b"), (1.0, "end")]
+    turns = Turns()
+    withholds = UsePolicy(Policy(interrupts=min_words(3)))
+    said = [speech(START), speech(INTERIM, "a"), lambda: turns.feed(withholds), lambda: turns.feed(ReplyStarted(0))]
+    said += [speech(INTERIM, "a b"), speech(FINAL, "a b c"), speech(END)]
+    assert events(said, turns) == ["start", "interim a", "final a b c", "end"]
+
+
 def test_max_thoughts_and_min_words() -> None:
     words = ["go", "go on", "go on and", "go on and on"]
     said: list[Item] = [speech(START), *(speech(PREFLIGHT, text) for text in words), speech(FINAL, words[-1])]
@@ -401,7 +414,7 @@ def test_without_a_session_a_resume_keeps_the_thought_and_the_recording_says_so(
     assert not [action for one in rest for action in one.actions if isinstance(action, Cancel)]
 
 
-class Session:
+class Session(rtc.EventEmitter[str]):
     """As much of an AgentSession as the guard asks of a running one."""
 
     agent_state = "listening"
@@ -409,26 +422,22 @@ class Session:
     vad = None
 
     def __init__(self, running: bool = True, **handling: Any) -> None:
+        super().__init__()
         self.options = AgentSession(turn_handling=cast(Any, AGREED | handling), vad=None).options
         self.running = running
         self.interrupted = 0
-        self.listeners: list[tuple[str, Callable[[Any], object]]] = []
 
     def interrupt(self) -> None:
         if not self.running:
             raise RuntimeError("AgentSession isn't running")
         self.interrupted += 1
 
-    def on(self, name: str, callback: Callable[[Any], object]) -> None:
-        self.listeners.append((name, callback))
+    @property
+    def listeners(self) -> list[tuple[str, Any]]:
+        return [(name, callback) for name, callbacks in self._events.items() for callback in callbacks]
 
-    def off(self, name: str, callback: Callable[[Any], object]) -> None:
-        self.listeners.remove((name, callback))
-
-    def emit(self, name: str, **fields: object) -> None:
-        for listened, callback in self.listeners:
-            if listened == name:
-                callback(SimpleNamespace(**fields))
+    def says(self, name: str, **fields: object) -> None:
+        self.emit(name, SimpleNamespace(**fields))
 
 
 @pytest.fixture(autouse=True)
@@ -461,7 +470,7 @@ def test_nothing_is_interrupted_where_something_is_spoken_or_queued(queued: bool
 
     def speak() -> None:
         if queued:
-            session.emit("speech_created", speech_handle=handle)
+            session.says("speech_created", speech_handle=handle)
         else:
             session.current_speech = handle
 
@@ -497,7 +506,7 @@ def test_the_machine_is_told_of_replies_with_the_same_number() -> None:
 
     def state(name: str) -> Callable[[], None]:
         def change() -> None:
-            session.emit("agent_state_changed", new_state=name)
+            session.says("agent_state_changed", new_state=name)
             fed.append(turns.machine.reply)
 
         return change
@@ -515,7 +524,7 @@ def test_f42_the_late_end_of_a_reply_does_not_end_the_next() -> None:
     session, turns, replies = Session(), Turns(source=LiveKit()), list[int | None]()
 
     def state(name: str) -> Callable[[], None]:
-        return lambda: session.emit("agent_state_changed", new_state=name)
+        return lambda: session.says("agent_state_changed", new_state=name)
 
     said: list[Item] = [
         *(speech(START), speech(FINAL, "one"), speech(END), state("speaking"), speech(START), speech(FINAL, "two")),
@@ -622,6 +631,67 @@ def test_f10_a_node_that_is_a_coroutine_and_fails() -> None:
     with pytest.raises(APIConnectionError) as raised:
         asyncio.run(call())
     assert raised.value is error
+
+
+def test_f55_a_coroutine_that_raises_a_cancellation_of_its_own_has_failed() -> None:
+    """And one that is cancelled has not."""
+
+    async def cancelled() -> AsyncIterator[SpeechEvent]:
+        raise asyncio.CancelledError
+
+    async def waiting() -> AsyncIterator[SpeechEvent]:
+        await asyncio.get_running_loop().create_future()
+        return node_of([])
+
+    async def call() -> None:
+        with pytest.raises(APIConnectionError, match="the stt_node raised CancelledError"):
+            await guarded(cancelled(), Turns())
+        task = asyncio.ensure_future(guarded(waiting(), Turns()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(call())
+
+
+class Odd(BaseException):
+    """What no `except Exception` sees."""
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(stall_timeout=100.0)])
+@pytest.mark.parametrize(("raises", "raised"), [(Odd, Odd), (StopIteration, APIConnectionError)])
+def test_f10_what_is_no_common_exception_ends_the_node_too(
+    raises: type[BaseException], raised: type[BaseException], policy: Policy
+) -> None:
+    """It must not be waited for for ever, in silence, where the node is read in a task."""
+
+    class Node:
+        def __init__(self) -> None:
+            self.first = [speech(START), speech(INTERIM, "book a")]
+
+        def __aiter__(self) -> "Node":
+            return self
+
+        def __anext__(self) -> Any:
+            if not self.first:
+                raise raises
+            ready: asyncio.Future[SpeechEvent] = asyncio.get_running_loop().create_future()
+            ready.set_result(self.first.pop(0))
+            return ready
+
+    turns, lost = Turns(policy), list[str]()
+    turns.on_abandon(lambda turn: lost.append(turn.transcript))
+
+    async def call() -> None:
+        with pytest.raises(raised):
+            async with asyncio.timeout(10.0):
+                await _drained(guarded(Node(), turns))
+        assert asyncio.get_running_loop().time() == 0.0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual_time.run(call)
+    assert lost == ["book a"]
 
 
 @pytest.mark.parametrize("source", [LiveKit, lambda: None])
@@ -919,6 +989,74 @@ def test_a_node_that_begins_before_the_last_is_closed_is_heard(policy: Policy) -
 
     virtual_time.run(call)
     assert ended == ["two"]
+
+
+@pytest.mark.parametrize("policy", WAITING)
+def test_a_node_that_takes_its_time_to_close_ends_no_turn_of_the_next(policy: Policy) -> None:
+    turns, lost, out = Turns(policy), list[str](), list[str]()
+    turns.on_abandon(lambda turn: lost.append(turn.transcript))
+
+    async def slow_to_close() -> AsyncIterator[SpeechEvent]:
+        try:
+            yield speech(INTERIM, "one")
+            await asyncio.sleep(100.0)
+        finally:
+            await asyncio.sleep(1.0)
+
+    async def call() -> None:
+        first = asyncio.create_task(_drained(guarded(slow_to_close(), turns)))
+        await asyncio.sleep(1.0)
+        first.cancel()
+        said: list[Item] = [speech(START), speech(INTERIM, "two"), 2.0, speech(FINAL, "two"), speech(END)]
+        async for event in guarded(node_of(said), turns):
+            out.append(NAMES[event.type.value])
+        await asyncio.wait({first})
+
+    virtual_time.run(call)
+    assert lost == ["one"]
+    assert out == ["start", "interim", "final", "end"]
+
+
+def test_what_is_said_as_the_last_node_is_closed_is_not_taken_for_the_next_ones() -> None:
+    turns, ended = Turns(Policy(stall_timeout=100.0)), list[str]()
+    turns.on_end(lambda turn: ended.append(turn.transcript))
+
+    class Late:
+        def __aiter__(self) -> "Late":
+            return self
+
+        async def __anext__(self) -> SpeechEvent:
+            with suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(0.5)
+            return speech(FINAL, "late")
+
+    async def call() -> None:
+        first = asyncio.create_task(_drained(guarded(Late(), turns)))
+        await asyncio.sleep(1.0)
+        first.cancel()
+        await _drained(guarded(node_of([speech(START), speech(INTERIM, "two"), 2.0, speech(FINAL, "two")]), turns))
+
+    virtual_time.run(call)
+    assert ended == ["two"]
+
+
+def test_the_session_is_listened_to_by_the_node_that_began_last() -> None:
+    """LiveKit's `clear_user_turn` has a node begin before the last one is closed."""
+    session, turns = Session(), Turns(source=LiveKit())
+
+    async def call() -> None:
+        first = asyncio.create_task(_drained(guarded(node_of([100.0]), turns, session)))
+        second = asyncio.create_task(_drained(guarded(node_of([100.0]), turns, session)))
+        await asyncio.sleep(1.0)
+        first.cancel()
+        await asyncio.wait({first})
+        assert sorted(name for name, _ in session.listeners) == ["agent_state_changed", "speech_created"]
+        second.cancel()
+        await asyncio.wait({second})
+
+    virtual_time.run(call)
+    assert session.listeners == []
 
 
 @pytest.mark.parametrize("policy", WAITING)

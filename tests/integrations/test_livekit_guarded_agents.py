@@ -1,6 +1,7 @@
 """Whole LiveKit agents, unguarded and guarded: what the package does wrong, and that the guard's user hears one right
 answer. The numbers are those of the README. What cannot be mended from there has a test that shows it."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from inkturns.report import turns_of
 from inkturns.testing.emulator import Script, pause, say, trouble
 from inkturns.testing.emulator.conversations import conversation, troubled_conversation
 
-from .livekit_agents import Node, Said, Seen, by, called, called_by_ink, called_over_a_socket, unguarded
+from .livekit_agents import Ear, Node, Said, Seen, by, called, called_by_ink, called_over_a_socket, unguarded
 from .test_livekit import END, FINAL, INTERIM, PREFLIGHT, START, by_flux, flux, speech, wire
 from .test_livekit_defects import defect_of
 
@@ -118,6 +119,16 @@ def test_f34_a_turn_that_its_connection_cut_is_handed_over() -> None:
     assert seen.answers == ["You say: so a table"]
 
 
+def test_turns_that_come_while_livekit_takes_up_another_are_not_joined() -> None:
+    """The guard ends the first turn, which the node does not, and waits a few steps. What the node says meanwhile comes
+    in one step then."""
+    said: Said = [(0.1, speech(START)), (0.0, speech(FINAL, "so"))]
+    for text in ("one", "two"):
+        said += [(0.0, event) for event in (speech(START), speech(PREFLIGHT, text), speech(FINAL, text), speech(END))]
+    seen = called(said, node=guard()[1])
+    assert [words for _, who, words in seen.said if who == "user"] == ["so", "one", "two"]
+
+
 def test_turns_that_the_guard_ends_are_not_joined_to_the_next() -> None:
     """In one step: the end that the node forgot, or that the Policy gives to a turn whose connection was cut, and the
     next start; or an end, and a start that the node forgot. LiveKit joins what follows so close."""
@@ -177,6 +188,49 @@ def test_a_resume_without_new_words_cancels_the_generation_with_a_session() -> N
     kept = called(said, node=by(Turns(), session=False))
     assert kept.asked == [(0.3, "go")]
     assert kept.answers == ["You say: go"]
+
+
+# -- a new node while the last is still there
+
+
+def in_mid_turn(node: Node, act: Callable[[Any], object]) -> Node:
+    """The application does this to the agent, 0.6 s after its first node. LiveKit makes a second node, and then closes
+    the first."""
+    begun: list[object] = []
+
+    def of(agent: Any, default: Any) -> Any:
+        if not begun:
+            asyncio.get_running_loop().call_later(0.6, act, agent)
+        begun.append(default)
+        return node(agent, default)
+
+    return of
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(think_after=0.1)])
+@pytest.mark.parametrize(("clears", "session"), [(True, True), (False, True), (False, False)])
+def test_f15_a_turn_whose_node_is_replaced_is_lost_and_the_next_is_answered_with_its_own(
+    clears: bool, session: bool, policy: Policy
+) -> None:
+    """By `clear_user_turn`, or by another recogniser. LiveKit keeps what it generated, and answers the next turn with
+    it. After `clear_user_turn` only the session can drop that."""
+    first, second = turn("book a table")[:3], turn("book a table", eager=False, after=2.0)
+
+    def act(agent: Any) -> None:
+        if clears:
+            agent.session.clear_user_turn()
+        else:
+            agent.update_options(stt=Ear(second[:]))
+
+    with defect_of(*LATEST):
+        assert called(first[:], second[:], node=in_mid_turn(unguarded, act)).asked == [(0.3, "book a table")]
+    turns, lost = Turns(policy), list[str]()
+    turns.on_abandon(lambda turn: lost.append(turn.transcript))
+    seen = called(first[:], second[:], node=in_mid_turn(by(turns, session=session), act))
+    assert lost == ["book a table"]
+    assert seen.answers == ["You say: book a table"]
+    assert [at for at, _ in seen.asked][1:] == [2.9]
+    assert seen.left == []
 
 
 # -- barge-ins and backchannels
@@ -300,6 +354,15 @@ def test_not_mended_abandoned_words_are_not_in_livekits_context() -> None:
     said = [*turn("book a table")[:3], *turn("hello", after=2.0)]
     _, node = guard()
     assert [words for _, who, words in called(said, node=node).said if who == "user"] == ["hello"]
+
+
+def test_not_mended_livekit_generates_anew_where_its_context_changes_meanwhile() -> None:
+    """The first words of a barge-in come with an eager end: LiveKit generates, and then writes down how much of its own
+    reply was heard. With an interim before, it has written that down."""
+    said = [*turn("book a table"), (0.7, speech(START)), *turn("no stop")[2:]]
+    for node in (unguarded, guard()[1]):
+        assert called(said[:], node=node).questions == ["book a table", "no stop", "no stop"]
+    assert called([*turn("book a table"), *turn("no stop", after=0.7)], node=guard()[1]).questions[1:] == ["no stop"]
 
 
 def test_not_mended_livekit_counts_the_thoughts_of_abandoned_turns_with_the_next() -> None:
