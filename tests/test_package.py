@@ -223,6 +223,7 @@ def test_no_adapter_imports_another_and_their_package_imports_none() -> None:
         "pipecat_guard",
         "pipecat_outbox",
         "pipecat_strategies",
+        "pipecat_timer",
     )
     parts = {f"inkturns.adapters.{name}" for name in of_adapters}
     adapters = {name for name in MODULES if name.startswith("inkturns.adapters.")} - parts

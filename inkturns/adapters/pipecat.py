@@ -142,7 +142,7 @@ class Pipecat:
         return not self._open and not self._unsaid and self._last.startswith(text)
 
     def _cancel_eager(self, frame: object) -> Events:
-        """CHOICE: it is a resume only where the service withdraws its eager end. Pipecat broadcasts the same frame,
+        """CHOICE: it is a resume only where the service cancels its eager end. Pipecat broadcasts the same frame,
         then with a sibling, when it drops its own speculation: for a tool call, a timeout or a text that did not match.
         The user did not go on speaking then, and our thought ends for none of these (F02, F12)."""
         return (TurnResume(),) if getattr(frame, "broadcast_sibling_id", None) is None else ()

@@ -13,6 +13,7 @@ Rules of this file:
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from loguru import logger
 from pipecat.frames.frames import (
@@ -44,6 +45,7 @@ from pipecat.utils.time import time_now_iso8601
 from inkturns.actions import Abandon, Cancel, CancelReason, EndReason, Hear, Interrupt, Listen, Respond, Think
 from inkturns.adapters.pipecat_outbox import PATIENCE, Outbox
 from inkturns.adapters.pipecat_strategies import by_the_policy
+from inkturns.adapters.pipecat_timer import Timer
 from inkturns.events import ReplyDone, ReplyStarted, ThoughtFailed, Tick
 from inkturns.turn import Turn
 from inkturns.turns import Turns
@@ -60,11 +62,14 @@ TOLD = (*BOT, UserStartedSpeakingFrame, UserStoppedSpeakingFrame, InterruptionFr
 Told = Listen | Think | Cancel | Respond | Interrupt | Abandon  # the actions that become frames
 LOOKED_AT = (*FROM_SERVICE, *TOLD, ErrorFrame, StartFrame, STTMetadataFrame)
 
+_guarded: WeakSet[Turns] = WeakSet()
+
 
 class TurnGuard(FrameProcessor):
     """A processor right after the speech service: what that sends is repaired, and the turns' `Policy` decides.
 
-    turns   made with `source=Pipecat()`; anything else is a TypeError. Its hooks and its recorder work as anywhere.
+    turns   made with `source=Pipecat()`; anything else is a TypeError. One guard a Turns, and one before an aggregator;
+            a second is a ValueError, or only watches. Its hooks and its recorder work as anywhere.
             Feed it the application's own events (`turns.feed(EndNow())`) whenever you like, in the loop's thread
     others  as for any FrameProcessor (`name`, `metrics`)
 
@@ -80,15 +85,19 @@ class TurnGuard(FrameProcessor):
             raise TypeError(
                 f"TurnGuard: turns must be a Turns(source=Pipecat()), got {type(turns).__name__} without it"
             )
+        if turns in _guarded:
+            raise ValueError("TurnGuard: turns has a guard already, which feeds it; make one Turns for each guard")
+        _guarded.add(turns)
         super().__init__(enable_direct_mode=True, **others)
         self.turns = turns
         self._source: Any = turns.source
         self._clock: Callable[[], float] | None = None
+        self._may_decide = True  # no other guard stands behind
         self._decides = False
         self._actions: list[Told] = []  # what the machine has said, and no frame yet
         self._feeding = False
-        self._due: float | None = None  # when the timer fires
-        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False  # the call: nothing is said any more
+        self._timer = Timer(self._now, self._is_due)
         self._speaking: asyncio.Task[None] | None = None  # says what the application's own events or the timer gave
         # the open turn
         self._start: Frame | None = None  # held: the reply in flight may go on
@@ -135,12 +144,12 @@ class TurnGuard(FrameProcessor):
         if kind is InterimTranscriptionFrame:
             self._latest = frame
             if not self._actions and self._start is None and self._decides and self._outbox.is_empty:
-                if self.turns.machine.deadline != self._due:
+                if self.turns.machine.deadline != self._timer.due:
                     self._set_timer()
                 if moved:
                     await self.push_frame(frame)
                 return
-        self._decides = self._decides or isinstance(frame, PROPOSALS)
+        self._decides = self._decides or (self._may_decide and isinstance(frame, PROPOSALS))
         if not self._decides:
             self._actions.clear()
             await self.push_frame(frame)
@@ -161,9 +170,11 @@ class TurnGuard(FrameProcessor):
 
     async def _from_elsewhere(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, StartFrame):
-            self._outbox.look_downstream()
+            self._may_decide = not any(isinstance(one, TurnGuard) for one in self._outbox.look_downstream())
+            if not self._may_decide:
+                logger.error(f"{self}: it only watches, since the TurnGuard behind it decides; remove one of the two")
         elif isinstance(frame, STTMetadataFrame):
-            if isinstance(frame.user_turn_strategies, ExternalUserTurnStrategies):
+            if self._may_decide and isinstance(frame.user_turn_strategies, ExternalUserTurnStrategies):
                 self._decides = True
                 frame.user_turn_strategies = by_the_policy(frame.user_turn_strategies, self.turns)
         elif isinstance(frame, CancelFrame):
@@ -185,7 +196,7 @@ class TurnGuard(FrameProcessor):
             await self.push_frame(frame, direction)
 
     async def _fail(self, frame: Frame) -> None:
-        """The model has failed, or has withdrawn its own speculation to call a tool, or Pipecat's timeout has.
+        """The model has failed, or has cancelled its own speculation to call a tool, or Pipecat's timeout has.
         CHOICE: an error is the thought's, whichever processor behind the guard it comes from: that costs one call of
         the model, and the other way round the user would hear nothing (F03)."""
         if self._ahead is not None and not self._outbox.is_behind():
@@ -234,7 +245,7 @@ class TurnGuard(FrameProcessor):
         return Hear in map(type, actions)
 
     def _told(self, action: Told) -> None:
-        if self._decides or self._feeding:
+        if not self._is_over and (self._decides or self._feeding):
             self._actions.append(action)
             if not self._feeding:
                 self._speak_soon()
@@ -256,17 +267,9 @@ class TurnGuard(FrameProcessor):
 
     def _set_timer(self) -> None:
         dues = [due for due in (self.turns.machine.deadline, self._stop_due) if due is not None]
-        due = min(dues) if dues else None
-        if due != self._due:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._due, self._timer = due, None
-            if due is not None:
-                self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._now()), self._is_due)
+        self._timer.set(min(dues) if dues and not self._is_over else None)
 
-    def _is_due(self) -> None:
-        """A loop may call a little early: by the clock, it is at least what it was set to."""
-        due, self._due, self._timer = self._due or 0.0, None, None
+    def _is_due(self, due: float) -> None:
         if self._stop_due is not None and self._stop_due <= due:
             self._stop_due = None
             self._feed(UserStoppedSpeakingFrame(), due)  # the source waits for the final words no longer
@@ -330,7 +333,7 @@ class TurnGuard(FrameProcessor):
                 await self._outbox.send(frame)
             elif not isinstance(frame, TranscriptionFrame):
                 await self._outbox.send(self._spoken(InterimTranscriptionFrame, turn_now))
-        if machine.deadline != self._due or self._stop_due is not None:
+        if machine.deadline != self._timer.due or self._stop_due is not None:
             self._set_timer()
 
     async def _tell_start(self) -> bool:
@@ -404,9 +407,8 @@ class TurnGuard(FrameProcessor):
         await super().cleanup()
 
     async def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._stop_due = None
+        self._is_over = True
+        self._timer.set(None)
         speaking, self._speaking = self._speaking, None
         if speaking is not None:
             await self.cancel_task(speaking)

@@ -61,13 +61,14 @@ class Outbox:
         self._has_room = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
 
-    def look_downstream(self) -> None:
-        """Finds the processor that takes the turns, and the models behind it. Pipecat calls the handlers as plain
-        functions, in the step in which the frame is processed."""
-        behind = list(_behind(self._owner))
+    def look_downstream(self) -> list[FrameProcessor]:
+        """Finds the processor that takes the turns, and the models behind it; returns what stands before it. Pipecat
+        calls the handlers as plain functions, in the step in which the frame is processed."""
+        pipeline = self._owner.pipeline_worker.pipeline
+        behind = [one for holder in _holders(self._owner, pipeline) for one in _behind(holder)]
         takers = [one for one in behind if isinstance(one, LLMUserAggregator | UserTurnProcessor)]
         if not takers:
-            return
+            return behind
         self.follows = True
         self._link(takers[0], "on_after_process_frame", self._has_processed)
         models = [one for one in behind if isinstance(one, LLMService)]
@@ -75,6 +76,7 @@ class Outbox:
             self._link(aggregator, "on_before_push_frame", self._asks)
         for model in models:
             self._link(model, "on_before_process_frame", self._has_begun)
+        return behind[: behind.index(takers[0])]
 
     def _link(self, processor: FrameProcessor, name: str, handler: Any) -> None:
         processor.add_event_handler(name, handler)
@@ -162,6 +164,16 @@ class Outbox:
         self._waiting.clear()
         self.is_empty = True
         self._has_room.set()
+
+
+def _holders(processor: FrameProcessor, within: FrameProcessor) -> list[FrameProcessor]:
+    """The processor, and what holds it (pipelines, the branches of a parallel one), the innermost first."""
+    if within is processor:
+        return [processor]
+    for one in within.processors:
+        if holders := _holders(processor, one):
+            return [*holders, within]
+    return []
 
 
 def _behind(processor: FrameProcessor) -> Iterator[FrameProcessor]:

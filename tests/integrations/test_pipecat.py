@@ -215,6 +215,7 @@ class Heard:
         guarded: bool = False,
         service: Any = None,
         strategies: Any = None,
+        hold: Callable[[list[FrameProcessor]], FrameProcessor] | None = None,
         **user: Any,
     ) -> None:
         self.service = service or Ink()
@@ -224,7 +225,8 @@ class Heard:
             self.context, user_params=LLMUserAggregatorParams(user_turn_strategies=strategies, **user)
         )
         watch = [] if turns is None else [TurnGuard(turns) if guarded else TurnWatch(turns)]
-        parts = [self.service, self.before, *watch, self.behind]
+        heard: list[FrameProcessor] = [self.service, self.before, *watch]
+        parts = [*(heard if hold is None else [hold(heard)]), self.behind]
         parts += [self.pair.user(), self.model, self.mouth, self.pair.assistant()]
         self.worker = PipelineWorker(
             Pipeline(parts), enable_rtvi=False, cancel_on_idle_timeout=False, check_dangling_tasks=False

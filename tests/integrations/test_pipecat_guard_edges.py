@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from loguru import logger
 from pipecat.frames.frames import (
     CancelFrame,
     EagerTranscriptionFrame,
@@ -17,14 +18,15 @@ from pipecat.frames.frames import (
     STTMetadataFrame,
     TranscriptionFrame,
 )
+from pipecat.pipeline.parallel_pipeline import ParallelPipeline
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
 from inkturns import ContextChanged, EndNow, Policy, Turns, min_words
 from inkturns.adapters.pipecat import Pipecat, TurnGuard
-from inkturns.events import ReplyDone
+from inkturns.events import ReplyDone, TurnUpdate
 
 from .test_pipecat import START, Heard, Ink, Line, Steps, Tap, call, eager, end, said, update
 from .test_pipecat_guarded_calls import REPLY, guarded, passed, tasks, unpiped, users
@@ -138,6 +140,65 @@ def test_cancelled_while_a_processor_holds_it_up_it_leaves_nothing_running(where
 
 
 # -- other pipelines
+
+
+HOLDERS: list[Callable[[list[FrameProcessor]], FrameProcessor]] = [
+    lambda parts: Pipeline([Pipeline(parts)]),
+    lambda parts: ParallelPipeline(parts),  # type: ignore[no-untyped-call]
+    lambda parts: ParallelPipeline([Pipeline(parts)]),  # type: ignore[no-untyped-call]
+]
+
+
+@pytest.mark.parametrize("hold", HOLDERS)
+def test_a_guard_inside_a_pipeline_of_its_own_follows_the_aggregator_outside(hold: Any) -> None:
+    """A speech service stands in such a pipeline where it is switched for another. Were the aggregator not found, what
+    comes in one step would arrive in another order (F01, F29)."""
+    two_eagers = guarded([START, eager("hello"), eager("hello world"), end("hello world"), 5.0], hold=hold)
+    assert (two_eagers.heard.said, users(two_eagers.heard)) == (["re: hello world"], ["hello world"])
+    made = guarded([START, eager("one"), end("one"), START, eager("two"), end("two"), 5.0], hold=hold)
+    assert (made.heard.said, users(made.heard)) == (["re: two"], ["one", "two"])
+
+
+def test_of_two_guards_the_last_decides_and_the_log_says_so() -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="ERROR")
+    watched = Turns(source=Pipecat())
+    ended: list[str] = []
+    watched.on_end(lambda turn: ended.append(turn.transcript))
+
+    def hold(parts: list[FrameProcessor]) -> FrameProcessor:
+        return Pipeline([*parts[:2], TurnGuard(watched), *parts[2:]])
+
+    script = [START, eager("hello"), eager("hello world"), START, update("so"), end("so"), end("so"), 5.0]
+    made = guarded(script, hold=hold)
+    logger.remove(sink)
+    assert (made.heard.said, users(made.heard)) == (["re: so"], ["hello world", "so"])
+    assert ended == ["so"]
+    assert len([line for line in lines if "only watches, since the TurnGuard behind it decides" in line]) == 1
+
+
+def test_one_turns_has_one_guard() -> None:
+    turns = Turns(source=Pipecat())
+    first = TurnGuard(turns)
+    with pytest.raises(ValueError, match="turns has a guard already"):
+        TurnGuard(turns)
+    assert first.turns is turns
+
+
+def test_what_the_application_feeds_when_the_call_is_over_starts_nothing() -> None:
+    async def whole() -> None:
+        turns = Turns(Policy(stall_timeout=5.0), source=Pipecat())
+        heard = Heard(turns=turns, guarded=True)
+        await heard.run(lambda: heard.follow([0.1, START, 0.1, end("bye"), 3.0]))
+        before = asyncio.all_tasks()
+        for event in (TurnUpdate("late"), EndNow(), TurnUpdate("more")):
+            turns.feed(event)
+        assert asyncio.all_tasks() == before
+        [guard] = [one for one in heard.worker._pipeline.processors[1].processors if isinstance(one, TurnGuard)]
+        assert guard._timer.due is None
+
+    with asyncio.Runner(loop_factory=Steps) as runner:
+        runner.run(whole())
 
 
 def test_a_service_without_eager_ends_is_guarded() -> None:

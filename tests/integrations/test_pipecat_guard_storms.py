@@ -180,7 +180,7 @@ def weather(seed: int) -> None:
 
         await heard.run(drive)
         left = [task.get_name() for task in asyncio.all_tasks() if "TurnGuard" in task.get_name()]
-        assert (left, guard._timer, guard._speaking, guard._outbox._draining) == ([], None, None, None), seed
+        assert (left, guard._timer.due, guard._speaking, guard._outbox._draining) == ([], None, None, None), seed
         return heard
 
     with asyncio.Runner(loop_factory=Steps) as runner:

@@ -320,7 +320,7 @@ def test_cancelled_in_mid_turn_it_leaves_nothing_running(script: list[Any]) -> N
         assert tasks() == set()
         assert turns.machine.turn is None
         [guard] = [one for one in heard.worker._pipeline.processors[1].processors if isinstance(one, TurnGuard)]
-        assert guard._timer is None
+        assert guard._timer.due is None
 
     with asyncio.Runner(loop_factory=Steps) as runner:
         runner.run(whole())
