@@ -4,6 +4,7 @@
 Rules of this file: it changes only what a speech service recommends. It looks at no frame and holds no state.
 """
 
+import asyncio
 from dataclasses import replace
 
 from pipecat.turns.user_stop import EagerMatchPolicy, EagerUserTurnStopStrategy
@@ -25,7 +26,7 @@ class _PolicyMatch(EagerMatchPolicy):
     def matches(self, eager: str, final: str) -> bool:
         try:
             return bool(self._turns.machine.policy.match(eager, final))
-        except Exception:  # the machine reports it, and counts it as False
+        except (Exception, asyncio.CancelledError):  # the machine reports it, and counts it as False (F55)
             return False
 
 

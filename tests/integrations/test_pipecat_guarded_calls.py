@@ -177,9 +177,12 @@ def test_a_guess_that_is_kept_over_a_resume_is_adopted() -> None:
     assert (made.heard.asked, made.heard.said, users(made.heard)) == (["a"], ["re: a"], ["a."])
 
 
-def test_a_match_that_raises_counts_as_no_for_both() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+def test_f55_a_match_that_raises_counts_as_no_for_both(error: type[BaseException]) -> None:
+    """A CancelledError would end the aggregator's own task."""
+
     def broken(eager: str, final: str) -> bool:
-        raise ZeroDivisionError
+        raise error
 
     made = guarded([START, 0.1, eager("a"), 0.1, end("a."), 3.0], Policy(match=broken))
     assert (made.heard.asked, made.heard.said) == (["a", "a."], ["re: a."])
