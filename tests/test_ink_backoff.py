@@ -38,9 +38,11 @@ def test_f61_a_connection_that_lived_sets_it_back_and_no_other() -> None:
     for _ in range(5):
         backoff.pause()
     backoff.outage = 12
-    backoff.lived(9.9)
+    backoff.over(9.9, accepted=True)
     assert (backoff.left, backoff.pause()) == (18, 3.2)
-    backoff.lived(10)
+    backoff.over(10, accepted=False)  # nobody spoke: it was outage too
+    assert (backoff.left, backoff.pause()) == (8, 5.0)
+    backoff.over(10, accepted=True)
     assert (backoff.left, backoff.pause()) == (30, 0.1)
 
 
@@ -88,6 +90,8 @@ NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
         ("Tue, 01 Sep 2026 11:00:00 GMT", 0),
         ("soon", 0),
         ("-5", 0),
+        ("Tue, 01 Sep 99999999999 12:00:30 GMT", 0),
+        ("Tue, 01 Sep 2026 12:00:30 +9999999999", 0),
         ("1e9", 0),
         ("", 0),
     ],

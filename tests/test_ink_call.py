@@ -169,6 +169,41 @@ def test_a_sound_that_is_cancelled_from_elsewhere_is_an_error() -> None:
     run(call())
 
 
+class UnawareError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [BrokenError, UnawareError])
+def test_a_sound_that_cannot_even_begin_ends_the_call_with_that(error: type[BaseException]) -> None:
+    class Sounds:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            raise error
+
+    async def call() -> None:
+        async with serving(Line()) as url:
+            with pytest.raises(error):
+                await asyncio.wait_for(heard(mulaw(url), Sounds()), 60)
+
+    run(call())
+
+
+@pytest.mark.parametrize("chunk", [b"", bytes(400)])
+def test_a_sound_that_never_waits_does_not_hold_up_the_loop(chunk: bytes) -> None:
+    """A file read to its end gives b"" for ever."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(20_000):
+            yield chunk
+        raise AssertionError("nobody else had a turn")
+
+    async def call() -> None:
+        async with serving(line := Line()) as url, mulaw(url).connect(endless()) as frames:
+            assert isinstance(await anext(frames), str)
+            assert len(line.sound) <= 20_000 * len(chunk) / 2
+
+    run(call())
+
+
 def test_a_sound_of_something_else_is_refused() -> None:
     async def words() -> AsyncIterator[Any]:
         yield "hello"

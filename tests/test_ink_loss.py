@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 from inkturns.agent import Agent
 from inkturns.errors import OutageError, RefusedError
 from inkturns.events import Disconnected
-from inkturns.ink import Ink
+from inkturns.ink import Ink, Sound
 from inkturns.ink.backoff import LIMITER
 from inkturns.recording import Recorder
 from inkturns.report import turns_of
@@ -263,6 +263,36 @@ def test_who_is_to_wait_longer_than_the_call_does_gives_up_at_once() -> None:
     run(call())
 
 
+@pytest.mark.parametrize("wait", [10, 60])
+def test_an_address_that_asks_to_wait_does_not_keep_the_others_waiting(wait: int) -> None:
+    async def call() -> None:
+        busy = [(429, {"Retry-After": f"{wait}"}, "")] * 9
+        async with (
+            serving(one := Line(), process_request=answering(*busy)) as first,
+            serving(Line({800: cut})) as second,
+        ):
+            ink = mulaw(urls=[first, second])
+            frames = await heard(ink, spoken(speech(5)))
+            assert kinds(frames) == ["connected", "lost", "connected"]  # the second, and the second again
+            assert frames[0][0] < 0.2
+            assert frames[2][0] < frames[1][0] + 0.3
+            assert not one.requests
+            assert ink.stats.refusals == 1
+
+    run(call())
+
+
+def test_where_all_addresses_ask_to_wait_the_first_to_be_free_is_tried_then() -> None:
+    async def call() -> None:
+        later = answering((503, {"Retry-After": "9"}, ""))
+        sooner = answering((503, {"Retry-After": "4"}, ""))
+        async with serving(Line(), process_request=later) as first, serving(Line(), process_request=sooner) as second:
+            frames = await heard(mulaw(urls=[first, second]), spoken(speech(6)))
+            assert frames[0][0] == pytest.approx(4.1, abs=0.15)
+
+    run(call())
+
+
 def test_a_401_asks_once_for_another_key() -> None:
     async def call() -> None:
         keys = iter(["old", "new"])
@@ -323,6 +353,47 @@ def test_a_key_function_that_is_none() -> None:
     run(call())
 
 
+def test_f55_a_key_function_that_was_cancelled_elsewhere_is_an_error() -> None:
+    """It awaits a token that all calls share, say, and whose task somebody has cancelled."""
+
+    async def key() -> str:
+        raise asyncio.CancelledError
+
+    async def call() -> None:
+        with pytest.raises(
+            RuntimeError, match="api_key raised CancelledError, though nobody had cancelled it"
+        ) as error:
+            await heard(mulaw("ws://127.0.0.1:1", api_key=key), silent())
+        assert isinstance(error.value.__cause__, asyncio.CancelledError)
+
+    run(call())
+
+
+def test_a_key_function_that_is_cancelled_with_its_call_is_none() -> None:
+    async def key() -> str:
+        await asyncio.sleep(100)
+        return "late"
+
+    async def call() -> None:
+        with pytest.raises(OutageError, match="no connection within 2 s"):
+            await heard(mulaw("ws://127.0.0.1:1", api_key=key, connect_timeout=2, give_up=5), silent())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(heard(mulaw("ws://127.0.0.1:1", api_key=key), silent()), 3)
+
+    run(call())
+
+
+def test_a_key_that_comes_too_late_is_not_called_a_slow_connection() -> None:
+    async def key() -> str:
+        raise TimeoutError("the token service is slow")
+
+    async def call() -> None:
+        with pytest.raises(OutageError, match="no key: the token service is slow"):
+            await heard(mulaw("ws://127.0.0.1:1", api_key=key, give_up=1), silent())
+
+    run(call())
+
+
 def test_a_key_that_cannot_be_had_ends_the_call_but_not_in_a_network_fault() -> None:
     async def call() -> None:
         answers: list[Exception | str] = [TimeoutError("slow"), OSError("down"), "key", LookupError("no such key")]
@@ -362,6 +433,74 @@ def test_an_error_instead_of_connected(status: int | None, final: bool) -> None:
                 assert kinds(frames[1:]) == ["error", "connected"]  # the frames are all there; nothing was lost
                 assert data.endswith(line.sound)
                 assert ink.stats.refusals == 1
+
+    run(call())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"error": "no such key"}', ': {"error": "no such key"}'),
+        ("[1]", r": \[1\]"),
+        ('{"title": "<No>", "message": 7}', ": <No>"),
+        ("<html><h1>No</h1>", ""),
+        ("", ""),
+        ("no\x1b[2J", r": no.\[2J"),
+        ("[" * 3000, r": \[{199}…"),
+    ],
+)
+def test_whatever_a_refusal_says_is_shown_but_for_a_page(body: str, said: str) -> None:
+    async def call() -> None:
+        async with serving(Line(), process_request=answering((401, {}, body))) as url:
+            with pytest.raises(RefusedError, match=f"^Ink 2 refused: HTTP 401{said}$"):
+                await heard(mulaw(url), silent())
+
+    run(call())
+
+
+async def mute(socket: ServerConnection) -> None:
+    """A server that answers pings and says nothing."""
+    async for _ in socket:
+        pass
+
+
+def test_f13_a_server_that_accepts_and_says_nothing_is_left_and_given_up() -> None:
+    async def call() -> None:
+        frames: list[tuple[float, Frame]] = []
+        async with serving(mute) as url:
+            ink = mulaw(url)
+            with pytest.raises(OutageError, match=r"lost \(the server said nothing for 10 s\)$"):
+                await asyncio.wait_for(heard(ink, silent(), frames), 600)
+            assert [round(at) for at, _ in frames] == [10, 20, 30]
+            assert ink.stats.losses == 3
+        async with serving(mute, line := Line()) as url:
+            ink = mulaw(url, connect_timeout=2)
+            assert kinds(await heard(ink, spoken(data := speech(5)))) == ["lost", "connected"]
+            assert data.endswith(line.sound)
+
+    run(call())
+
+
+def test_a_server_that_has_spoken_may_be_silent_for_long() -> None:
+    async def call() -> None:
+        async with serving(Line()) as url:
+            ink = mulaw(url)
+            await heard(ink, spoken(speech(60), RATE))
+            assert ink.stats.losses == 0
+
+    run(call())
+
+
+def test_an_error_instead_of_connected_after_which_the_server_does_not_close() -> None:
+    async def refuses(socket: ServerConnection) -> None:
+        await says({"type": "error", "status_code": 401, "title": "No such key"})(socket)
+        await mute(socket)
+
+    async def call() -> None:
+        async with serving(refuses) as url:
+            with pytest.raises(RefusedError, match=r"No such key \(401\)$"):
+                await asyncio.wait_for(heard(mulaw(url), silent()), 600)
+            assert now() == pytest.approx(10)
 
     run(call())
 
@@ -535,6 +674,75 @@ def test_f61_a_connection_that_drops_as_the_caller_hangs_up_ends_the_call() -> N
 
     for hundredths in range(90, 110, 2):
         run(call(hundredths / 100))
+
+
+def test_f61_a_hang_up_at_any_step_of_connecting_ends_the_call() -> None:
+    """Also in the very step in which the connection is there."""
+
+    async def call(steps: int) -> bool:
+        async def hangs_up() -> bool:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            sound.end()
+            return ink.connected
+
+        sound = Sound()
+        async with serving(Line()) as url:
+            ink = mulaw(url)
+            hung_up = asyncio.create_task(hangs_up())
+            await asyncio.wait_for(heard(ink, sound), 60)
+            return await hung_up
+
+    assert {run(call(steps)) for steps in range(40)} == {False, True}
+
+
+def test_f61_a_hang_up_and_the_end_of_the_block_in_any_step_of_an_outage() -> None:
+    async def call(steps: int) -> None:
+        sound = Sound()
+        async with mulaw("ws://127.0.0.1:1").connect(sound) as frames:
+            reader = asyncio.ensure_future(anext(frames, None))
+            await asyncio.sleep(1)
+            sound.end()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        assert await reader is None
+
+    for steps in range(10):
+        run(call(steps))
+
+
+@pytest.mark.parametrize("step", ["hang up", "cancel", "leave"])
+def test_f61_at_any_step_after_a_loss_nothing_is_left(step: str) -> None:
+    async def call(steps: int) -> None:
+        async def cuts(socket: ServerConnection) -> None:
+            await cut(socket)
+            lost.set()
+
+        async def talk() -> None:
+            async with ink.connect(sound) as frames:
+                reader = asyncio.ensure_future(_all(frames))
+                await (left.wait() if step == "leave" else asyncio.wait([reader]))
+            await asyncio.wait([reader])
+
+        left, lost, sound = asyncio.Event(), asyncio.Event(), Sound()
+        async with serving(Line({1: cuts}), Line()) as url:
+            ink = mulaw(url)
+            sound.put(speech(0.1))
+            talking = asyncio.create_task(talk())
+            await lost.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            ends: dict[str, Callable[[], object]] = {"hang up": sound.end, "cancel": talking.cancel, "leave": left.set}
+            ends[step]()
+            await asyncio.wait([talking], timeout=60)
+            assert talking.done()
+
+    for steps in range(0, 40, 2):
+        run(call(steps))
+
+
+async def _all(frames: AsyncIterator[Frame]) -> list[Frame]:
+    return [frame async for frame in frames]
 
 
 @pytest.mark.parametrize("when", [0.0, 0.05, 0.5, 1.0, 3.0])

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,42 @@ def test_a_sound_is_safe_from_threads() -> None:
             assert [chunk[1:] for chunk in chunks if chunk[0] == name] == [n.to_bytes(2) for n in range(500)]
 
     asyncio.run(call())
+
+
+def test_a_sound_copies_what_is_put() -> None:
+    """A microphone's callback fills the same buffer again."""
+    sound, buffer = Sound(), bytearray(b"one")
+    for word in (b"one", b"two"):
+        buffer[:] = word
+        sound.put(buffer)
+    sound.put(memoryview(b"three"))
+    sound.put(b"")
+    sound.end()
+    assert asyncio.run(collected(sound)) == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("chunk", [None, "sound", 7])
+def test_f41_a_sound_refuses_what_is_no_sound_where_it_is_put(chunk: Any) -> None:
+    sound = Sound()
+    with pytest.raises(TypeError, match=f"chunk must be bytes, got {type(chunk).__name__}"):
+        sound.put(chunk)
+    sound.end()
+    assert asyncio.run(collected(sound)) == []
+
+
+@pytest.mark.parametrize("size", [801, 3, (1 << 20) + 5])
+def test_a_sound_drops_whole_samples_whatever_the_size_of_a_chunk(size: int) -> None:
+    """Half a sample would turn all that follows into noise; and of a chunk that is too large the end is kept."""
+    sound, said = Sound(), b""
+    for number in range(((1 << 20) // size) + 2):
+        said += (piece := number.to_bytes(3) * (size // 3 + 1))[:size]
+        sound.put(piece[:size])
+    sound.end()
+    left = b"".join(asyncio.run(collected(sound)))
+    assert said.endswith(left)
+    assert len(left) > (1 << 20) - 4
+    assert sound.dropped == len(said) - len(left)
+    assert sound.dropped % 4 == 0
 
 
 def test_a_sound_that_nobody_reads_keeps_the_newest_mebibyte() -> None:

@@ -35,9 +35,12 @@ class Backoff:
         self.pauses += 1
         return self.uniform(0.0, longest)
 
-    def lived(self, seconds: float) -> None:
-        """A connection is over. After one that lived for 10 s, attempts and outage are counted anew."""
-        if seconds >= LIVED:
+    def over(self, seconds: float, *, accepted: bool) -> None:
+        """A connection of this length is over. After one that lived for 10 s, attempts and outage are counted anew. One
+        on which the server has accepted nothing was outage too."""
+        if not accepted:
+            self.outage += seconds
+        elif seconds >= LIVED:
             self.pauses, self.outage = 0, 0.0
 
     @property
@@ -72,7 +75,7 @@ def retry_after(value: str, now: datetime | None = None) -> float:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of eleven digits
         return 0.0
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

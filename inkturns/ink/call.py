@@ -6,19 +6,22 @@ Rules of this file:
   Backlog.
 - The hang-up is a flag, `_over`, and not an item in a queue, which somebody could take away (F61). Once it is set, no
   connection is opened any more, and waiting for one stops.
-- Nothing waits for ever: connecting, the server's last events, closing and the sound's own end have timeouts.
+- Nothing waits for ever: connecting, the server's first frame and its last events, closing and the sound's own end
+  have timeouts.
 """
 
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import Any, Literal, Self
 
 import attrs
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import broadcast
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.frames import Close, CloseCode
 from websockets.protocol import State
 
 from inkturns.errors import DecodeError, OutageError, RefusedError
@@ -36,6 +39,7 @@ LATE = 0.2  # seconds that sound may be late before silence is sent instead
 LONGEST_SILENCE = 1.0  # seconds of silence sent at once, where the loop was blocked for longer
 AGAIN = 0.05  # seconds until the network is asked again whether it takes more
 SHOWN = 1.0  # seconds from a sound to the words that Ink makes of it
+AHEAD = 1.0  # seconds that the sound may be ahead of real time before the loop gets its turn
 
 logger = logging.getLogger("inkturns.ink")
 
@@ -60,7 +64,7 @@ class Stats:
 class Call:
     """An async iterator of one call's frames, and of a Disconnected after each loss. `Ink.connect` makes it."""
 
-    urls: Iterator[str]  # each attempt's, without a query
+    urls: deque[str]  # without a query; the first is the next attempt's
     query: Callable[[], str]  # of the present settings
     headers: Callable[[], Awaitable[Mapping[str, str]]]
     ask_again: bool  # `headers` may have another key next time, so one 401 is not final
@@ -79,7 +83,8 @@ class Call:
     _error: BaseException | None = None  # of the sound
     _outage: asyncio.Timeout | None = None  # while there is no connection
     _first: bool = True
-    _wait: float = 0.0  # seconds that the server has asked for
+    _url: str = ""  # of the latest attempt
+    _busy: dict[str, float] = attrs.field(factory=dict)  # the loop's time until which a server has asked to be left
     _reason: str = ""  # why there is no connection
     _since: float = 0.0  # when this connection was opened
     _accepted: bool = False  # it has said more than an error
@@ -104,7 +109,7 @@ class Call:
                 raise StopAsyncIteration
             assert self.socket is not None
             try:
-                frame = await self.socket.recv()
+                frame = await (self.socket.recv() if self._accepted else self._answer(self.socket))
             except ConnectionClosed as closed:
                 if lost := self._closed(closed):
                     return lost
@@ -113,11 +118,22 @@ class Call:
                     self._look(frame)
                 return frame
 
+    async def _answer(self, socket: ClientConnection) -> str | bytes:
+        """The next frame of a server that has not accepted yet. One that says nothing for `connect_timeout` is lost: it
+        would answer pings, and leave the caller alone for ever."""
+        try:
+            async with asyncio.timeout(self.connect_timeout):
+                return await socket.recv()
+        except TimeoutError:
+            socket.transport.abort()
+            silence = Close(CloseCode.GOING_AWAY, f"the server said nothing for {self.connect_timeout:g} s")
+            raise ConnectionClosedError(None, silence) from None
+
     def _closed(self, closed: ConnectionClosed) -> Disconnected | None:
         """The connection is closed. Returns the Disconnected of a loss; None after a hang-up or a refusal, which are no
         loss to the turns."""
         self.socket, self._turn_open = None, False
-        self.backoff.lived(_now() - self._since)
+        self.backoff.over(_now() - self._since, accepted=self._accepted)
         if self._over:
             return None
         if closed.rcvd is not None and closed.rcvd.code == POLICY_VIOLATION:
@@ -169,24 +185,34 @@ class Call:
         return False
 
     async def _pause(self) -> None:
-        if self.backoff.give_up is not None and self._wait > self.backoff.give_up:
-            raise self._given_up(f"; it asks to wait for {self._wait:.0f} s")
-        await asyncio.sleep(max(self.backoff.pause(), self._wait))
-        self._wait = 0.0
+        """Waits for the next attempt. Its address is the next that no server has asked to leave, or the first to be
+        asked again."""
+        now = _now()
+        waits = [max(0.0, self._busy.get(url, now) - now) for url in self.urls]
+        wait = min(waits)
+        if self.backoff.give_up is not None and wait > self.backoff.give_up:
+            raise self._given_up(f"; it asks to wait for {wait:.0f} s")
+        self.urls.rotate(-waits.index(wait))
+        await asyncio.sleep(max(self.backoff.pause(), wait))
         await asyncio.sleep(LIMITER.wait())
 
     async def _attempt(self) -> bool:
-        url = next(self.urls)
+        url = self._url = self.urls[0]
+        self.urls.rotate(-1)
         try:
-            async with asyncio.timeout(self.connect_timeout):
+            async with asyncio.timeout(self.connect_timeout) as limit:
                 headers = await self.headers()
                 self._commands.clear()
                 found = await open_socket(f"{url}{'&' if '?' in url else '?'}{self.query()}", headers, self.options)
-        except TimeoutError:
-            found = f"no connection within {self.connect_timeout:g} s"
-        except OSError as error:  # from the function that gives the key
-            found = f"no key: {plain(str(error)) or type(error).__name__}"
+        except OSError as error:  # from the function that gives the key, or of the timeout
+            if limit.expired():
+                found = f"no connection within {self.connect_timeout:g} s"
+            else:
+                found = f"no key: {plain(str(error)) or type(error).__name__}"
         if isinstance(found, ClientConnection):
+            if self._over:  # since the handshake: the hang-up saw no connection, so nobody else would close this one
+                found.transport.abort()
+                return False
             self._connected(found)
             return True
         if isinstance(found, Refusal):
@@ -215,7 +241,8 @@ class Call:
         if refusal.final and not again:
             raise RefusedError(f"Ink 2 refused: {refusal.sentence}", refusal.status)
         self._asked_again = again
-        self._wait, self._reason = refusal.wait, f"refused: {refusal.sentence}"
+        self._busy[self._url] = _now() + refusal.wait
+        self._reason = f"refused: {refusal.sentence}"
         logger.warning("%s", self._reason)
 
     def _given_up(self, more: str = "") -> OutageError:
@@ -229,11 +256,13 @@ class Call:
         """Sends the sound until it ends, which is the hang-up. An error that it raises is kept, and `__anext__` raises
         it."""
         self._covered = _now()
-        stream = aiter(sound)
         try:
+            stream = aiter(sound)
             try:
                 async for chunk in stream:
                     self._put(chunk)
+                    if not chunk or self._covered > _now() + AHEAD:
+                        await asyncio.sleep(0)  # a sound that never waits would hold up the loop
             finally:
                 if inspect.isasyncgen(stream):
                     await stream.aclose()
@@ -242,7 +271,7 @@ class Call:
                 raise
             self._error = RuntimeError("Ink: sound raised CancelledError, though nobody had cancelled it")
             self._error.__cause__ = cancelled
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the call must not wait for more sound
             self._error = error
         await self._hang_up()
 
@@ -347,7 +376,7 @@ class Call:
 
     def _stop(self) -> None:
         self._over = True
-        if self._outage is not None:
+        if self._outage is not None and not self._outage.expired():
             self._outage.reschedule(0)  # whatever waits for a connection stops
         if self._again is not None:
             self._again.cancel()

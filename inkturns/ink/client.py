@@ -6,9 +6,9 @@ neither in the repr nor in a message or the log.
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import cycle
 from typing import Any
 
 import attrs
@@ -45,12 +45,14 @@ class Ink:
     encoding, sample_rate   of the sound: one of ENCODINGS, and Hz
     keyterms      words that the model is to expect, at most 100
     model, version          the vendor's names
-    url, urls     another address, or several: each attempt takes the next
+    url, urls     another address, or several: each attempt takes the next. One that has sent Retry-After is left out
+                  until then
     give_up       seconds without a connection after which the call ends with OutageError; None: never
     keep          seconds of sound that may wait for a connection; of more, the newest is kept
     fill          True: silence is sent while `sound` has nothing; "open_turn": only while a turn is open. The service
                   may bill it
-    connect_timeout   seconds for the key, the address and the handshake of one attempt
+    connect_timeout   seconds for the key, the address and the handshake of one attempt; and then for the server's first
+                  frame
     close_timeout     seconds that the server has for its last events, after the hang-up
     options       passed to `websockets.connect`: ssl, proxy, additional_headers, …; by default a ping every 5 s
                   (ping_interval) that the server answers within 5 s (ping_timeout), else the connection is lost
@@ -81,9 +83,15 @@ class Ink:
             self._headers_of(self.api_key)
         elif self.api_key is not None and not callable(self.api_key):
             raise TypeError(f"Ink: api_key must be a string or an async function, got {type(self.api_key).__name__}")
+        if isinstance(self.urls, str) or not isinstance(self.urls, Sequence):
+            raise TypeError(f"Ink: urls must be a list of addresses, got {type(self.urls).__name__}")
         if self.url is not None and self.urls:
             raise ValueError("Ink: give url or urls, not both")
+        if not isinstance(self.options, Mapping):
+            raise TypeError(f"Ink: options must be a mapping, got {type(self.options).__name__}")
         for url in self._addresses():
+            if not isinstance(url, str):
+                raise TypeError(f"Ink: url must be a string, got {type(url).__name__}")
             try:
                 check_url(url)
             except ValueError as error:
@@ -96,7 +104,7 @@ class Ink:
                 raise TypeError(f"Ink: {name} must be a number of seconds, got {value!r}")
             if not 0 <= value <= 3600:
                 raise ValueError(f"Ink: {name} must be from 0 to 3600 seconds, got {value!r}")
-        if self.fill not in (False, True, "open_turn"):
+        if not isinstance(self.fill, bool) and self.fill != "open_turn":
             raise ValueError(f'Ink: fill must be False, True or "open_turn", got {self.fill!r}')
 
     @asynccontextmanager
@@ -121,7 +129,7 @@ class Ink:
             raise TypeError(f"Ink: sound must be an async iterable of bytes, got {type(sound).__name__}")
         width = WIDTHS[self.encoding]
         call = self._call = Call(
-            urls=cycle(self._addresses()),
+            urls=deque(self._addresses()),
             query=self._query,
             headers=self._headers,
             ask_again=callable(self.api_key),
@@ -172,12 +180,10 @@ class Ink:
         return self._call is not None and self._call.catching_up
 
     def _addresses(self) -> Sequence[str]:
-        return self.urls or [self.url or LIVE]
+        return self.urls or [LIVE if self.url is None else self.url]
 
     def _query(self) -> str:
-        return connect_query(
-            self.model, self.encoding, self.sample_rate, self.settings, tuple(self.keyterms), self.version
-        )
+        return connect_query(self.model, self.encoding, self.sample_rate, self.settings, self.keyterms, self.version)
 
     async def _headers(self) -> dict[str, str]:
         if not callable(self.api_key):
@@ -185,7 +191,12 @@ class Ink:
         key = self.api_key()
         if not inspect.isawaitable(key):
             raise TypeError(f"Ink: api_key must be an async function, this one returned {type(key).__name__}")
-        return self._headers_of(await key)
+        try:
+            return self._headers_of(await key)
+        except asyncio.CancelledError as cancelled:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise RuntimeError("Ink: api_key raised CancelledError, though nobody had cancelled it") from cancelled
 
     def _headers_of(self, key: object) -> dict[str, str]:
         if not isinstance(key, str):

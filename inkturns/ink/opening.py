@@ -119,11 +119,13 @@ def refusal_of(error: ServerError) -> Refusal:
 
 
 def _said(body: bytes) -> str:
-    """The sentence in a refused upgrade's body: JSON's title and message, or a line of text."""
+    """The sentence in a refused upgrade's body: JSON's title and message, or the text as it is; of a page, nothing."""
     try:
         members = msgspec.json.decode(body)
         parts = [members[name] for name in ("title", "message") if isinstance(members.get(name), str)]
     except (msgspec.DecodeError, UnicodeError, AttributeError, RecursionError):
-        text = body.decode(errors="replace").strip()
-        return "" if "<" in text else plain(text)
-    return plain(": ".join(parts))
+        parts = []
+    if parts:
+        return plain(": ".join(parts))
+    text = body.decode(errors="replace").strip()
+    return "" if "<" in text else plain(text)

@@ -24,7 +24,8 @@ def silence(encoding: str, samples: int) -> bytes:
 
 
 class Backlog:
-    """Sound that waits to be sent: at most `limit` bytes, the newest. `width` is the size of a sample in bytes."""
+    """Sound that waits to be sent: at most `limit` bytes, the newest. `width` is the size of a sample in bytes: whole
+    samples are dropped, so that what follows is no noise."""
 
     def __init__(self, limit: int, width: int) -> None:
         self._limit, self._width = limit - limit % width, width
@@ -51,7 +52,8 @@ class Backlog:
         if chunk:
             self._chunks.append(chunk)
         self.size += len(chunk)
-        over = excess = max(0, self.size - self._limit)
+        excess = max(0, self.size - self._limit)
+        over = excess = excess + -excess % self._width
         while over:
             oldest = self._chunks.popleft()
             if over < len(oldest):
@@ -77,27 +79,24 @@ class Sound:
     """A queue of sound, for callbacks and threads: `put` each chunk of the microphone or the telephone, and `end` it
     when the caller has hung up. Give it to `ink.connect`, which reads it.
 
-    While nobody reads it holds at most 1 MiB: the oldest chunks are dropped, and `dropped` counts their bytes."""
+    While nobody reads it holds at most 1 MiB: the oldest bytes are dropped, and `dropped` counts them."""
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
+        self._waiting = Backlog(WAITING, 4)  # whole samples of every encoding
         self._ended = False
         self._lock = threading.Lock()
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, chunk: bytes) -> None:
-        """Adds sound; after `end` it does nothing. From any thread."""
+    def put(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Adds a copy of the chunk, since a microphone may use its buffer again; after `end` it does nothing. From any
+        thread."""
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise TypeError(f"Sound.put: chunk must be bytes, got {type(chunk).__name__}")
         with self._lock:
             if self._ended:
                 return
-            self._chunks.append(chunk)
-            self._size += len(chunk)
-            while self._size > WAITING:
-                lost = len(self._chunks.popleft())
-                self._size -= lost
-                self.dropped += lost
+            self.dropped += self._waiting.put(bytes(chunk))
         self._wake()
 
     def end(self) -> None:
@@ -118,10 +117,8 @@ class Sound:
     async def __anext__(self) -> bytes:
         while True:
             with self._lock:
-                if self._chunks:
-                    chunk = self._chunks.popleft()
-                    self._size -= len(chunk)
-                    return chunk
+                if self._waiting.size:
+                    return self._waiting.pop()
                 if self._ended:
                     raise StopAsyncIteration
                 if self._waiter is not None and not self._waiter.done():
