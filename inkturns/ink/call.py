@@ -84,7 +84,7 @@ class Call:
     _outage: asyncio.Timeout | None = None  # while there is no connection
     _first: bool = True
     _url: str = ""  # of the latest attempt
-    _busy: dict[str, float] = attrs.field(factory=dict)  # the loop's time until which a server has asked to be left
+    _busy: dict[str, float] = attrs.field(factory=dict)  # the loop's time before which an address asks not to be tried
     _reason: str = ""  # why there is no connection
     _since: float = 0.0  # when this connection was opened
     _accepted: bool = False  # it has said more than an error
@@ -119,8 +119,8 @@ class Call:
                 return frame
 
     async def _answer(self, socket: ClientConnection) -> str | bytes:
-        """The next frame of a server that has not accepted yet. One that says nothing for `connect_timeout` is lost: it
-        would answer pings, and leave the caller alone for ever."""
+        """Receives a frame of a server that has not accepted yet. A server that says nothing for `connect_timeout` is
+        lost: it answers pings, so nothing else would end the wait."""
         try:
             async with asyncio.timeout(self.connect_timeout):
                 return await socket.recv()
@@ -185,8 +185,8 @@ class Call:
         return False
 
     async def _pause(self) -> None:
-        """Waits for the next attempt. Its address is the next that no server has asked to leave, or the first to be
-        asked again."""
+        """Waits before the next attempt. Takes the next address that may be tried now, or else the one that may be
+        tried first."""
         now = _now()
         waits = [max(0.0, self._busy.get(url, now) - now) for url in self.urls]
         wait = min(waits)
@@ -210,7 +210,7 @@ class Call:
             else:
                 found = f"no key: {plain(str(error)) or type(error).__name__}"
         if isinstance(found, ClientConnection):
-            if self._over:  # since the handshake: the hang-up saw no connection, so nobody else would close this one
+            if self._over:  # the hang-up came in this step and saw no connection, so this one is closed here
                 found.transport.abort()
                 return False
             self._connected(found)
@@ -404,6 +404,6 @@ def _why(closed: ConnectionClosed) -> str:
     if closed.rcvd is not None:
         said = plain(closed.rcvd.reason)
         return f"the server closed the connection ({closed.rcvd.code}{said and ': '}{said})"
-    if closed.sent is not None:  # by the client itself: a ping that nobody answered, a frame that is none
+    if closed.sent is not None:  # by the client: a ping without an answer, a frame that it cannot read
         return f"the connection was lost ({plain(closed.sent.reason) or closed.sent.code})"
     return "the connection was lost"

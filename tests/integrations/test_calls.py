@@ -327,6 +327,7 @@ def test_who_is_refused(tmp_path: Path) -> None:
         async with serving(tmp_path, Script(say("Hi.")), MOST_CALLS="1") as server:
             assert await status(server, {}) == 403
             assert await status(server, signature("another token")) == 403
+            assert await status(server, {"X-Twilio-Signature": "schl\u00fcssel"}) == 403
             async with phoning(server) as phone:
                 await phone.until(lambda: phone.seconds)
                 assert await status(server, signature()) == 503
