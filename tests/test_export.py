@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from threading import Thread
 from typing import Any
 
@@ -255,7 +256,7 @@ def test_an_endpoint_that_takes_nothing_is_said_once(tmp_path: Path, monkeypatch
         done = run(str(file), "--otlp", server.url)
         server.shutdown()
     assert done.exit_code == 2
-    assert done.stderr == f"--otlp {server.url}: nobody there took the spans; 0 were sent before\n"
+    assert done.stderr == f"--otlp {server.url}: the endpoint did not accept the spans; 0 were sent before\n"
     done = run(str(file), "--otlp", "localhost:4318")
     assert (done.stderr, done.exit_code) == ("--otlp localhost:4318: a URL begins with http:// or https://\n", 2)
 
@@ -304,6 +305,31 @@ def test_a_turn_that_begins_twice_is_ended_twice() -> None:
     export(recorded, Options(), collected.tracers, lambda error: None)
     assert len(collected.ended) == collected.begun
     assert len(collected.turns) == 2 * len(spans_of(eventful()).turns)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_whatever_lines_are_doubled_lost_or_in_another_order_each_span_ends_once(chunk: int) -> None:
+    """Two writers of one file, a disk that was full, a sort."""
+    for seed in range(chunk * 100, (chunk + 1) * 100):
+        draw, (header, *lines) = Random(seed), eventful().lines
+        if seed % 2:  # an agent's, with notes
+            notes = Recorded().note(0, "run", 0, think=True, respond=True)
+            notes.note(9, "settled", 1, settled={"thought": 3, "outcome": "adopted", "began": 6.5, "finished": 8.7})
+            notes.note(9, "replied", 1, replied={"outcome": "interrupted", "over_at": 8.5})
+            _, run, *rest = notes.lines
+            lines[:0] = [run]
+            for note in rest:
+                lines.insert(draw.randrange(1, len(lines)), note)
+        for _ in range(draw.randrange(6)):
+            lines.insert(draw.randrange(len(lines)), draw.choice(lines))
+        for _ in range(draw.randrange(4)):
+            del lines[draw.randrange(len(lines))]
+        if draw.random() < 0.5:
+            draw.shuffle(lines)
+        [recorded] = calls_of([header, *lines], lambda error: None)
+        collected = Collected()
+        export(recorded, Options(), collected.tracers, lambda error: None)
+        check_spans(collected, in_order=False)
 
 
 def test_lines_that_are_missing_cost_what_they_said() -> None:

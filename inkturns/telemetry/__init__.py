@@ -4,8 +4,8 @@
 
     instrument(agent, name="booking", call=call_id)   # before `agent.run`
 
-`names.py` has all names, `spans.py` begins and ends spans, `metrics.py` counts, `call.py` says what of both a call is,
-`instrument.py` listens to a live call, `export.py` reads recordings. `dashboard.json` is for Grafana.
+`names.py` has all names, `spans.py` begins and ends spans, `metrics.py` counts, `call.py` makes both of a call's inputs
+and notes, `instrument.py` listens to a live call, `export.py` reads recordings. `dashboard.json` is for Grafana.
 """
 
 try:

@@ -98,7 +98,7 @@ class CallTelemetry:
 
     def take(self, event: Event | None, actions: tuple[Action, ...], t: float) -> None:
         """One input with its actions."""
-        self._now = t = max(self._now, t)  # a machine's times never run backwards, and no more do these
+        self._now = t = max(self._now, t)  # as in a machine, times never run backwards
         if type(event) is ReplyStarted:
             self._sounds(event.number, t)
         is_eager = type(event) is TurnEagerEnd
@@ -142,6 +142,8 @@ class CallTelemetry:
         self._turns[number] = TurnState(self.spans.turn(self.time(t), of), ends=t)
 
     def _think(self, turn: TurnState, action: Think, t: float) -> None:
+        if (same := turn.thoughts.pop(action.thought, None)) is not None:  # a recording may say anything
+            turn.later.append(partial(self.spans.end, same.span, self.time(t), {}))
         span = self.spans.child(names.THOUGHT, turn.span, self.time(t))
         self._words(action.turn.number, span, names.HEARD_WORDS, "user", action.turn.transcript)
         turn.thoughts[action.thought] = ThoughtState(action.thought, action.speculative, t, turn.eager_end, span)
@@ -160,7 +162,7 @@ class CallTelemetry:
         self._close(turn, action.turn, t, answered=True)
         turn.adopted = adopted = turn.thoughts.get(action.thought)
         turn.is_replying = True
-        if "respond" in self.roles:
+        if "respond" in self.roles and turn.reply is None:
             turn.reply = self.spans.child(names.REPLY, turn.span, self.time(t))
         if adopted is not None and "think" not in self.roles:
             self._thought_over(turn, adopted, t, None)
@@ -187,7 +189,7 @@ class CallTelemetry:
                 self._watched(turn, "heard", t)
 
     def _watched(self, turn: TurnState, outcome: str, t: float) -> None:
-        """The reply to a turn is over, and no note will say so. One that nobody has told about has no span."""
+        """The reply to a turn is over, and no note will say so. Without ReplyStarted and ReplyDone it has no span."""
         if not turn.is_replying or "respond" in self.roles:
             return
         turn.is_replying = False
@@ -305,6 +307,7 @@ class CallTelemetry:
 
     def over(self, t: float) -> None:
         """The call is over."""
+        t = max(self._now, t)
         turns = [*self._turns.values()]
         each([*(partial(self._over, turn, t) for turn in turns), partial(self.metrics.call, -1)])
 
@@ -316,7 +319,7 @@ class CallTelemetry:
             self._breaks_off(turn, t)
 
     def _breaks_off(self, turn: TurnState, t: float) -> None:
-        """Ends what is open of a turn. Nobody knows what becomes of it."""
+        """Ends the open spans of a turn, without outcomes: those are not known."""
         turn.ends = max(turn.ends, t)
         at = self.time(turn.ends)
         turn.later += [partial(self.spans.end, thought.span, at, {}) for thought in turn.thoughts.values()]

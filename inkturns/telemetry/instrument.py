@@ -1,7 +1,7 @@
 """instrument: tells OpenTelemetry about one call, through the place of its recorder.
 
-Rules of this file: telemetry hears what a recorder hears, after the recorder that was there before. Nothing that goes
-wrong in it reaches the call: it is said once in the log, by its type alone, and telemetry takes itself off.
+Rules of this file: telemetry hears what a recorder hears, after the recorder that was there before. No error of its own
+reaches the call: the error's type is logged once, and telemetry takes itself off.
 """
 
 import logging
@@ -61,8 +61,8 @@ def instrument(
     sample           the share of calls that are kept, 0.0 to 1.0; `call` decides, as in `Recorder`. In the others it
                      does nothing: metrics are of the calls that are kept, so that their ratios and quantiles hold, and
                      their sums are that share
-    attributes       what spans and metrics have besides, under other names than telemetry's: nothing else is taken
-                     from anywhere
+    attributes       more attributes for spans and metrics; a name that telemetry uses itself is refused. Labels and
+                     notes are not added
     currency         of `thought.usage(cost=…)`: "USD". Without it no cost is counted
     content          True: what was said stands in the spans, as `gen_ai.input.messages` and `gen_ai.output.messages`;
                      nothing of what the call's recorder leaves out in a pause
@@ -156,7 +156,7 @@ class Instrumentation:
         self._outer = trace.get_current_span().get_span_context()
         self._call: CallTelemetry | None = None
         self._last = 0.0  # seconds, of what it was told last
-        self._ahead: float | None = None  # by how much this is ahead of the call's clock; None: that has told no time
+        self._ahead: float | None = None  # seconds ahead of the call's clock; None: it has given no time yet
         self._is_off = False
         if options.is_kept:
             turns.recorder = cast(Recorder, self)

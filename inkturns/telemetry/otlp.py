@@ -26,10 +26,10 @@ class Sender(SpanProcessor):
         self._ended.append(span)
 
     def flush(self) -> None:
-        """Sends what has ended. Raises ConnectionError where it is not taken."""
+        """Sends what has ended. Raises ConnectionError where the endpoint does not accept them."""
         ended, self._ended = self._ended, []
         for start in range(0, len(ended), BATCH):
             batch = ended[start : start + BATCH]
             if self._exporter.export(batch) is not SpanExportResult.SUCCESS:
-                raise ConnectionError(f"nobody there took the spans; {self.sent} were sent before")
+                raise ConnectionError(f"the endpoint did not accept the spans; {self.sent} were sent before")
             self.sent += len(batch)
