@@ -133,8 +133,8 @@ async def test_usage_adds_up(call: "Call") -> None:
     async def think(turn: Turn) -> str:
         thought = current_thought()
         if turn.number == 1:
-            thought.usage(input_tokens=100, output_tokens=5, cost=0.25)
-            thought.usage(input_tokens=20, cached_tokens=10, cost=0.5)
+            thought.usage(input_tokens=100, output_tokens=2, cached_tokens=5, cost=0.25)
+            thought.usage(input_tokens=20, output_tokens=3, cached_tokens=10, cost=0.5)
         return "a"
 
     async with agent:
@@ -142,7 +142,7 @@ async def test_usage_adds_up(call: "Call") -> None:
         await anyio.sleep(1)
         call.turn("two")
     assert [settled.usage for settled in call.settled] == [
-        Usage(input_tokens=120, output_tokens=5, cached_tokens=10, cost=0.75),
+        Usage(input_tokens=120, output_tokens=5, cached_tokens=15, cost=0.75),
         None,
     ]
 

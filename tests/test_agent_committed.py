@@ -8,8 +8,8 @@ import pytest
 from anyio.abc import TaskGroup
 
 from inkturns.actions import ReportKind, Turn
-from inkturns.agent import committed
-from inkturns.events import Disconnected
+from inkturns.agent import Agent, Thought, committed
+from inkturns.events import Disconnected, TurnEagerEnd, TurnEnd, TurnStart
 
 if TYPE_CHECKING:
     from tests.conftest import Call
@@ -308,3 +308,56 @@ async def test_tasks_that_share_a_gate_have_a_block_each(call: "Call") -> None:
         call.start()
         await anyio.sleep(5)
     assert call.seen == [(0.5, "whole"), (2.0, "whole")]
+
+
+async def test_the_thought_of_an_agent_inside_a_block_of_another_waits_for_its_own_commit(call: "Call") -> None:
+    outer, inner = call.speaks(), Agent()
+
+    @inner.think
+    async def books(turn: Turn) -> str:
+        await committed()
+        call.see("booked")
+        return "x"
+
+    @inner.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        await thought
+
+    @outer.think
+    async def think(turn: Turn) -> str:
+        async with committed(), inner:
+            inner.feed(TurnStart())
+            inner.feed(TurnEagerEnd(transcript="book"))
+            await anyio.sleep(1)
+            inner.feed(TurnEnd(transcript="book"))
+            await anyio.sleep(1)
+        return "y"
+
+    async with outer:
+        call.turn("hello")
+        await anyio.sleep(5)
+    assert call.seen == [(1.0, "booked"), (2.0, "y")]
+
+
+async def test_a_block_that_was_broken_leaves_the_clean_up_after_it_alone(call: "Call") -> None:
+    """The cut was delivered when `committed_block_timeout` was over, and not once more at the block's end."""
+    agent = call.speaks(committed_block_timeout=2, grace=5)
+
+    @agent.think
+    async def think(turn: Turn) -> str:
+        if turn.number == 1:
+            try:
+                async with committed():
+                    await anyio.sleep(10)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(1)
+                    call.see("cleaned up")
+        return "a"
+
+    async with agent:
+        call.turn("book it")
+        await anyio.sleep(1)
+        call.start()
+        await anyio.sleep(9)
+    assert call.seen == [(4.0, "cleaned up")]

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from inkturns.actions import Turn
-from inkturns.agent import Replied, ReplyOutcome, Speech, Thought, committed, current_thought
-from inkturns.events import Event, TurnEnd, TurnStart
+from inkturns.agent import Agent, Replied, ReplyOutcome, Speech, Thought, committed, current_thought
+from inkturns.events import Event, ReplyDone, StopReply, TurnEnd, TurnStart
 from inkturns.policy import Policy
 from inkturns.recording import Recorder
 from inkturns.replay import replay
@@ -446,6 +446,23 @@ async def test_a_recording_says_how_far_a_reply_was_heard_when_the_call_was_stop
     assert call.said == [*text]
 
 
+async def test_a_recording_says_what_a_reply_failed_with(call: "Call") -> None:
+    """Its kind alone: the message may hold the caller's words."""
+    file = io.BytesIO()
+    agent = call.agent(recorder=Recorder(file))
+    agent.on_failure(lambda turn, error: None)
+
+    @agent.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        raise KeyError("shibboleth")
+
+    async with agent:
+        await agent.say("hello")
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [line["error"] for line in lines if line.get("agent") == "replied"] == ["KeyError"]
+    assert b"shibboleth" not in file.getvalue()
+
+
 async def test_a_redacted_recording_redacts_what_was_heard(call: "Call") -> None:
     file = io.BytesIO()
     agent = call.speaks(recorder=Recorder(file, redact=True))
@@ -517,3 +534,74 @@ async def test_say_inside_think_is_refused(call: "Call", gate: bool) -> None:
         call.turn("hello")
         await anyio.sleep(1)
     assert call.said == ["yes"]
+
+
+async def test_a_speech_of_another_agent_may_be_awaited_though_it_waits(call: "Call") -> None:
+    """It waits for a reply of its own agent, and not for the `respond` that awaits it."""
+    outer, inner = call.agent(), Agent()
+
+    @inner.respond
+    async def says(turn: Turn, thought: Thought[str]) -> None:
+        await anyio.sleep(1)
+        await call.speak(thought)
+
+    @outer.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        async with inner:
+            inner.say("one")
+            await inner.say("two")
+        await call.speak(thought)
+
+    async with outer:
+        await outer.say("three")
+    assert call.seen == [(1.0, "one"), (2.0, "two"), (2.0, "three")]
+
+
+async def test_a_speech_that_waits_begins_though_the_reply_that_was_stopped_goes_on(call: "Call") -> None:
+    """The application feeds StopReply itself, and the task that is stuck holds nobody up."""
+    agent = call.agent(grace=0.5)
+
+    @agent.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        if await thought == "one":
+            await call.stubborn(9)
+        else:
+            call.see("two")
+
+    async with agent:
+        agent.say("one")
+        await anyio.sleep(1)
+        second = agent.say("two")
+        agent.feed(StopReply())
+        assert await second is ReplyOutcome.HEARD
+        assert call.seen == [(1.5, "two")]
+
+
+async def test_a_reply_that_a_hook_calls_done_is_cut_by_the_end_that_it_feeds_too(call: "Call") -> None:
+    """Both are taken in one step, in which the agent has not looked at the reply between them."""
+    agent = call.agent(policy=Policy(interrupts=lambda turn: False))
+    replied: list[Replied] = []
+    agent.on_replied(replied.append)
+    agent.think(lambda turn: turn.transcript)
+
+    @agent.respond
+    async def respond(turn: Turn, thought: Thought[str]) -> None:
+        await thought
+        await anyio.sleep(3)
+
+    @agent.on_update
+    def on_update(turn: Turn) -> None:
+        if turn.number == 2:
+            agent.feed(ReplyDone())
+            agent.feed(TurnEnd(transcript="two"))
+
+    async with agent:
+        call.turn("one")
+        await anyio.sleep(1)
+        call.start()
+        call.update("two")
+        await anyio.sleep(9)
+    assert [(one.turn.number, one.outcome, one.over_at) for one in replied] == [
+        (1, ReplyOutcome.INTERRUPTED, 1.0),
+        (2, ReplyOutcome.HEARD, 4.0),
+    ]

@@ -1008,6 +1008,19 @@ def test_words_that_come_back_after_other_words_wait_anew() -> None:
     assert machine.deadline == 1.5
 
 
+@pytest.mark.parametrize("after_resume", AfterResume)
+def test_words_that_come_back_after_a_resume_wait_anew(after_resume: AfterResume) -> None:
+    given = [(start(), 0.0), (eager("go"), 0.0), (resume(), 0.25), (eager("go"), 0.5)]
+    assert after(given, Policy(think_after=1.0, after_resume=after_resume)).deadline == 1.5
+
+
+def test_the_wait_counts_from_the_eager_end_after_the_resume_where_the_thought_was_kept() -> None:
+    given: Given = [*THOUGHT, (resume(), 1.25), (eager("go"), 1.5)]
+    machine = after(given, Policy(think_after=1.0, after_resume=AfterResume.KEEP))
+    assert told(machine.receive(ContextChanged(), 1.75)) == "cancel 1.1 CONTEXT_CHANGED"
+    assert machine.deadline == 2.5
+
+
 def test_the_wait_counts_from_an_eager_end_without_words_too() -> None:
     """The words come later, and the reply in flight ends after them."""
     given: Given = [*HEARD, (start(), 0.0), ReplyStarted(0), (eager(""), 0.0), (update("go"), 0.25)]
