@@ -373,10 +373,11 @@ def test_a_curve_is_the_share_of_turns_that_saved_so_much_or_less() -> None:
     text = fleet_page(Findings(fleet(A, B)))
     (found,) = re.findall(r'<polyline class="user" points="([^"]+)"', text)
     points = [tuple(map(float, point.split(","))) for point in found.split()]
-    across, high = 560 - 52 - 16, 260 - 40 - 12
+    left, right = map(float, re.findall(r'<line class="grid" x1="([^"]+)" y1="[^"]+" x2="([^"]+)"', text)[0])
+    across, high = right - left, 260 - 40 - 12
     shares = sorted({round((220 - y) / high, 2) for _, y in points})
     assert shares == [0.0, 0.25, 0.5, 0.75, 1.0]
-    rises = [round((x - 52) / across * 0.5, 2) for (x, low), (_, up) in pairwise(points) if up < low]
+    rises = [round((x - left) / across * 0.5, 2) for (x, low), (_, up) in pairwise(points) if up < low]
     assert rises == [0.0, 0.1, 0.2, 0.4]
 
 
