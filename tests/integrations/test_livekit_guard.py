@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit import rtc
-from livekit.agents import AgentSession, APIConnectionError, APIStatusError, LanguageCode, stt
+from livekit.agents import Agent, AgentSession, APIConnectionError, APIStatusError, LanguageCode, stt
 from livekit.agents.stt import SpeechEvent
 
 from inkturns import AfterDisconnect, AfterResume, Policy, Recorder, Turns, min_words
@@ -568,6 +568,24 @@ def test_voice_activity_does_not_decide_where_interrupts_does() -> None:
     guarded(node_of([]), Turns(), session)
     with pytest.raises(ValueError, match=r"vad must be None where Policy.interrupts is set"):
         guarded(node_of([]), Turns(Policy(interrupts=min_words(2))), session)
+
+
+def test_what_the_agent_is_set_to_goes_before_what_its_session_is() -> None:
+    vad: Any = object()
+    right, wrong = Session(), Session(turn_detection="vad", endpointing={})
+    for session, handling in ((right, {"turn_detection": "vad", "endpointing": {"min_delay": 0.5}}), (wrong, AGREED)):
+        session._agent = Agent(instructions="", turn_handling=cast(Any, handling), vad=None)  # type: ignore[attr-defined]
+        session.vad = vad
+    policy = Policy(interrupts=min_words(2))
+    guarded(node_of([]), Turns(policy), wrong)
+    with pytest.raises(ValueError, match=r"turn_detection must be .*; endpointing min_delay must be 0, .*; got 0.5$"):
+        guarded(node_of([]), Turns(policy), right)
+    session = Session()
+    session._agent = Agent(instructions="")  # type: ignore[attr-defined]
+    guarded(node_of([]), Turns(policy), session)
+    session.vad = vad
+    with pytest.raises(ValueError, match="vad must be None"):
+        guarded(node_of([]), Turns(policy), session)
 
 
 def test_who_does_not_think_ahead_may_leave_preemptive_generation_as_it_is() -> None:

@@ -196,6 +196,8 @@ def test_what_the_application_feeds_when_the_call_is_over_starts_nothing() -> No
         assert asyncio.all_tasks() == before
         [guard] = [one for one in heard.worker._pipeline.processors[1].processors if isinstance(one, TurnGuard)]
         assert guard._timer.due is None
+        await guard.process_frame(said(InterimTranscriptionFrame, "more still"), FrameDirection.DOWNSTREAM)
+        assert guard._timer.due is None
 
     with asyncio.Runner(loop_factory=Steps) as runner:
         runner.run(whole())
