@@ -253,17 +253,18 @@ class InkEmulator:
             socket.transport.write_eof()
         else:  # TLS has no half-closed connections
             socket.transport.close()
-        try:
-            async with asyncio.timeout(VANISH):
-                await self._drain(socket)
-        except TimeoutError:
-            socket.transport.abort()
+        await self._drain(socket)
 
     async def _drain(self, socket: ServerConnection) -> None:
-        """Reads until the client closes: unread frames would keep its close from being seen."""
+        """Reads until the client closes: unread frames would keep its close from being seen. A client that sends on
+        and never reads is cut off: it would hold up the close frame, too."""
         with suppress(ConnectionClosed):
-            async for _ in socket:
-                pass
+            try:
+                async with asyncio.timeout(VANISH):
+                    async for _ in socket:
+                        pass
+            except TimeoutError:
+                socket.transport.abort()
 
     # -- the query
 
