@@ -821,6 +821,7 @@ async def test_f57_a_client_that_never_reads_is_idle_and_costs_no_memory(monkeyp
                 drained: asyncio.Future[Any] = asyncio.ensure_future(writer.drain())
                 await asyncio.wait(list[asyncio.Future[Any]]([closed, drained]), return_when="FIRST_COMPLETED")
                 taken += len(frame) if loop.time() < begin + 0.5 else 0
+        assert loop.time() < begin + 10  # it was closed by the server
         writer.transport.abort()
         await asyncio.gather(drained, return_exceptions=True)
     assert re.fullmatch(
