@@ -39,7 +39,7 @@ LATE = 0.2  # seconds that sound may be late before silence is sent instead
 LONGEST_SILENCE = 1.0  # seconds of silence sent at once, where the loop was blocked for longer
 AGAIN = 0.05  # seconds until the network is asked again whether it takes more
 SHOWN = 1.0  # seconds from a sound to the words that Ink makes of it
-AHEAD = 1.0  # seconds that the sound may be ahead of real time before the loop gets its turn
+AHEAD = 1.0  # seconds of sound that are taken before the loop gets its turn
 
 logger = logging.getLogger("inkturns.ink")
 
@@ -256,13 +256,15 @@ class Call:
         """Sends the sound until it ends, which is the hang-up. An error that it raises is kept, and `__anext__` raises
         it."""
         self._covered = _now()
+        turn = self._covered + AHEAD
         try:
             stream = aiter(sound)
             try:
                 async for chunk in stream:
                     self._put(chunk)
-                    if not chunk or self._covered > _now() + AHEAD:
+                    if not chunk or self._covered > turn:
                         await asyncio.sleep(0)  # a sound that never waits would hold up the loop
+                        turn = self._covered + AHEAD
             finally:
                 if inspect.isasyncgen(stream):
                     await stream.aclose()
