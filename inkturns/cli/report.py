@@ -96,6 +96,7 @@ def report(
 
     Exit code 2: a file, or a line of one, could not be read."""
     from inkturns.cli.report_text import print_report
+    from inkturns.report import Fleet
     from inkturns.report.summary import Findings
     from inkturns.serialize import encode
 
@@ -105,7 +106,7 @@ def report(
         if primary is not None and by is None:
             raise ValueError(f"--primary {primary} decides between arms: give --by too, which tells them apart")
         measure = primary or PRIMARY
-        Findings(_empty(), primary=measure)  # refuses a measure that there is not, before anything is read
+        Findings(Fleet(), primary=measure)  # refuses a measure that there is not, before anything is read
         refuse_target("--rows", rows, paths)
         refuse_target("--html", html, paths)
         if rows is not None and rows == html:
@@ -177,12 +178,6 @@ def worth_of(given: str | None) -> "Worth | None":
     if not 0 <= value <= MOST_WORTH:
         raise ValueError(f"--worth {given}: it must be 0 or more" + (", and a billion at most" if value > 0 else ""))
     return Worth(calls=value) if calls != given else Worth(per_second=value)
-
-
-def _empty() -> "Fleet":
-    from inkturns.report import Fleet
-
-    return Fleet()
 
 
 # -- reading

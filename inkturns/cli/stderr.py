@@ -17,7 +17,7 @@ __all__ = ["progress", "refuse", "say"]
 
 
 def say(sentence: str) -> None:
-    """A sentence on standard error."""
+    """Prints a sentence on standard error, as printable text."""
     typer.echo(printable(sentence), err=True)
 
 

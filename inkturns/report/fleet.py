@@ -26,6 +26,7 @@ __all__ = [
     "NO_LABEL",
     "RATIOS",
     "REASONS",
+    "SHARES",
     "TIMES",
     "WORST",
     "Fleet",
@@ -53,6 +54,7 @@ RATIOS: dict[str, tuple[str, str]] = {  # what, of what
     "usage_known": ("with_usage", "thoughts"),
     "false_end_rate": ("false_ends", "turns"),
 }
+SHARES = ("turns_ahead", "hit_rate", "waste_ratio", "usage_known", "false_end_rate")  # of these ratios, 1 is the most
 NANO = 1_000_000_000  # costs and seconds are summed in whole billionths: sums of floats depend on their order
 WIDTH = math.log(1.01)  # a bucket is 1 % wide: a quantile is right within half of that
 ZERO = -2000  # the bucket of 0, and of whatever is shorter than three nanoseconds

@@ -3,7 +3,7 @@
 Rules of this file: pure; a cell is text, empty where there is nothing to say. Nothing here is escaped.
 """
 
-from inkturns.report.fleet import RATIOS, REASONS, TIMES, Worst
+from inkturns.report.fleet import RATIOS, REASONS, SHARES, TIMES, Worst
 from inkturns.report.summary import DASH, SHOWN, Difference, Findings
 
 __all__ = ["LEGEND", "columns", "rows_of", "said_of", "value_of", "verdicts"]
@@ -15,7 +15,6 @@ ROWS = (  # the figures, in the order in which they are read
     *("adopted_inexact", "unused", "cancelled", "failed", "finished_unused", "hit_rate", "waste_ratio", "peak_calls"),
     *("false_end_rate", "interrupts", "backchannels", "forced", "stalled", "lost", "abandoned", "reports"),
 )
-SHARES = ("turns_ahead", "hit_rate", "waste_ratio", "usage_known", "false_end_rate")
 ARMS = 8  # columns, at most; the JSON has all
 LEGEND = (
     "times in seconds: p50 p90 p99; in brackets 95 % intervals (of times, of p50)",

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from inkturns.errors import RecordingError
 from inkturns.policy import min_words
 from inkturns.report.bootstrap import NEAREST, interval
-from inkturns.report.fleet import COUNTS, NANO, RATIOS, REASONS, TIMES, Fleet
+from inkturns.report.fleet import COUNTS, NANO, RATIOS, REASONS, SHARES, TIMES, Fleet
 from inkturns.report.otherwise import Otherwise, otherwise
 from inkturns.report.past import PastCall
 from inkturns.report.question import Question
@@ -30,7 +30,6 @@ Changes = Mapping[str, Any]  # fields of a Policy
 Figures = dict[str, Any]  # by name, as JSON values
 Named = tuple[str, PastCall]  # with its file's name
 SHOWN = ("p50", "p90", "p99")
-SHARES = ("turns_ahead", "hit_rate", "waste_ratio", "usage_known")
 FEW = 5  # values that an interval of a quantile needs beyond it
 
 NO_ITEMS = (
